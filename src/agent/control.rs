@@ -1,0 +1,1 @@
+//! The control API: axum routes on the Unix socket; each becomes a [`super::request::Request`].

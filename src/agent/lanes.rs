@@ -1,0 +1,1 @@
+//! Which lane belongs to whom; admission; stragglers; feedback; repair.

@@ -1,0 +1,1 @@
+//! Worker output: captured, prefixed, kept in rotated files.

@@ -1,0 +1,1 @@
+//! One prober for readiness and liveness.

@@ -1,0 +1,3 @@
+//! Floor 2: YAML text → raw → checked [`settings::Settings`].
+
+pub mod settings;

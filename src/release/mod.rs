@@ -1,0 +1,1 @@
+//! Floor 2: the release store, digests, the watcher and the journal.

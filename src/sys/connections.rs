@@ -1,0 +1,1 @@
+//! Which established TCP connections a process tree holds.

@@ -1,0 +1,1 @@
+//! Adopting fds by number, once.

@@ -1,0 +1,1 @@
+//! Packets with fds (SCM_RIGHTS).

@@ -1,0 +1,1 @@
+//! Making and mending listening sockets.

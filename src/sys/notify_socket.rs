@@ -1,0 +1,1 @@
+//! The socket on which a worker says READY=1.

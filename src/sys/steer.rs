@@ -1,0 +1,1 @@
+//! The classic-BPF program that picks a lane.

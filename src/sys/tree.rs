@@ -1,0 +1,1 @@
+//! Killing a whole process tree.

@@ -1,0 +1,3 @@
+//! Floor 2: the control protocol as data. No sockets.
+
+pub mod api;
