@@ -77,6 +77,10 @@ impl Service {
             turn.say(Note::Ended { rollout: request.rollout, outcome: Outcome::Stopped });
             return;
         }
+        if let Some(by) = self.newest().filter(|newest| *newest > request.rollout) {
+            turn.say(Note::Ended { rollout: request.rollout, outcome: Outcome::Superseded { by } });
+            return;
+        }
         match &self.rolling {
             None => self.begin(request, turn),
             // Whoever asks for something new does not want to go on with what stands still.
@@ -96,6 +100,13 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// The newest request that was accepted. Requests are numbered as they were asked, not as they became ready.
+    fn newest(&self) -> Option<RolloutId> {
+        let waiting = self.waiting.as_ref().map(|waiting| waiting.rollout);
+        let rolling = self.rolling.as_ref().map(|rolling| rolling.goal.rollout);
+        waiting.or(rolling).or(self.base.map(|base| base.rollout))
     }
 
     fn begin(&mut self, request: Waiting, turn: &mut Turn) {
