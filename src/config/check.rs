@@ -121,11 +121,12 @@ fn watch(field: &Field<Switchable<raw::Watch>>, problems: &mut Problems<'_>) -> 
 
 /// Program and arguments.
 fn words(field: &Field<List<Text>>, problems: &mut Problems<'_>) -> Option<Vec<String>> {
-    let (List(words), at) = field.given()?;
-    if words.first().is_none_or(|(Text(program), _)| program.is_empty()) {
-        problems.add(at, "names no program: write [program, argument, …]");
+    let (words, at) = field.given()?;
+    let program = words.good.first().filter(|_| words.good.len() == words.written);
+    if words.written == 0 || program.is_some_and(|(Text(program), _)| program.is_empty()) {
+        problems.add(at, "names no program: the first word must be one");
     }
-    Some(words.iter().map(|(Text(word), _)| word.clone()).collect())
+    Some(words.good.iter().map(|(Text(word), _)| word.clone()).collect())
 }
 
 /// An absolute path; one that is relative begins at the directory of the file.

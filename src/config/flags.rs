@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::check::Surroundings;
 use super::load;
-use super::problem::{Place, Problem, Problems};
+use super::problem::{At, Place, Problem, Problems};
 use super::settings::Settings;
-use super::tree::{Node, Shape};
+use super::tree::{Node, Shape, clipped};
 
 /// What was typed. Nothing is checked yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,14 +31,14 @@ pub struct Flags {
 /// Checks flags. Relative paths begin at `dir`, the absolute current directory; `cpus` is what `--workers auto` means.
 pub fn from_flags(flags: &Flags, dir: &Path, cpus: u32) -> Result<Settings, Vec<Problem>> {
     let mut problems = Problems::new("", "");
-    let tree = tree(flags);
+    let tree = tree(flags, &mut problems);
     let settings = load::settings(&tree, &Surroundings { dir, cpus }, &mut problems);
     problems.unless_any(settings)
 }
 
 const COMMAND: &str = "-- COMMAND";
 
-fn tree(flags: &Flags) -> Node {
+fn tree(flags: &Flags, problems: &mut Problems<'_>) -> Node {
     let mut service = Map(Vec::new());
     program(&flags.command, &mut service);
     if let Some(workers) = &flags.workers {
@@ -55,7 +55,7 @@ fn tree(flags: &Flags) -> Node {
         service.put("listen", node(Shape::List(addresses), "--listen"));
     }
     if !flags.env.is_empty() {
-        service.put("env", env(&flags.env));
+        service.put("env", env(&flags.env, problems));
     }
     let mut services = Map(Vec::new());
     services.0.push((text(&name(flags), "--name"), node(Shape::Map(service.0), COMMAND)));
@@ -105,18 +105,22 @@ fn readiness(flag: &str) -> Node {
     node(Shape::Map(map.0), FLAG)
 }
 
-fn env(flags: &[String]) -> Node {
+fn env(flags: &[String], problems: &mut Problems<'_>) -> Node {
     const FLAG: &str = "--env";
     let mut map = Map(Vec::new());
     for flag in flags {
-        // Without '=' the name is left empty, which the rules refuse.
-        let (key, value) = flag.split_once('=').unwrap_or(("", flag));
-        map.0.retain(|(earlier, _)| key.is_empty() || !matches!(&earlier.shape, Shape::Scalar(text) if text == key));
+        let Some((key, value)) = flag.split_once('=') else {
+            let at = At { place: Place::Flag(FLAG), path: String::new() };
+            problems.add(&at, format!("{:?} has no value: write KEY=VALUE", clipped(flag)));
+            continue;
+        };
+        map.0.retain(|(earlier, _)| !matches!(&earlier.shape, Shape::Scalar(text) if text == key));
         map.0.push((text(key, FLAG), text(value, FLAG)));
     }
     node(Shape::Map(map.0), FLAG)
 }
 
+/// The entries of a map under construction.
 struct Map(Vec<(Node, Node)>);
 
 impl Map {

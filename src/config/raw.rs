@@ -19,8 +19,8 @@ use crate::units::Signal;
 use super::human::Endpoint;
 use super::problem::{At, Place, Problems};
 use super::read::{
-    Count, Field, Handover, List, Named, Permissions, Read, Size, Statuses, Switch, Switchable, Text, Time, Workers,
-    Yes, known_entries,
+    Count, Field, Handover, Known, List, Named, Permissions, Read, Size, Statuses, Switch, Switchable, Text, Time,
+    Workers, Yes, known_entries,
 };
 use super::tree::{Node, Shape, clipped};
 
@@ -41,10 +41,11 @@ macro_rules! map {
                     return $short(text, at).map_err(|advice| problems.add(at, advice)).ok();
                 })?
                 let mut map = Self::default();
-                for (key, value, at) in known_entries(node, at, &[$(stringify!($key)),*], problems)? {
-                    match key {
-                        $(stringify!($key) => map.$key = Field::read(value, at, problems),)*
-                        _ => {}
+                for entry in known_entries(node, at, &[$(stringify!($key)),*], problems)? {
+                    match entry {
+                        $(Known::Key(stringify!($key), value, at) => map.$key = Field::read(value, at, problems),)*
+                        $(Known::Meant(stringify!($key)) => map.$key.miss(),)*
+                        Known::Key(..) | Known::Meant(_) => {}
                     }
                 }
                 Some(map)
@@ -334,7 +335,7 @@ pub(super) fn tree(text: &str, problems: &mut Problems<'_>) -> Option<Node> {
             max_nodes: 100_000,
             max_depth: 32,
             max_aliases: 1_000,
-            max_documents: 1,
+            max_documents: 2, // the second is refused by name
             max_total_scalar_bytes: 1 << 20,
         },
         alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: 50_000, max_replay_stack_depth: 8 },
@@ -358,8 +359,12 @@ pub(super) fn tree(text: &str, problems: &mut Problems<'_>) -> Option<Node> {
 }
 
 fn advice(error: &serde_yaml::Error, text: &str) -> String {
-    if matches!(error, serde_yaml::Error::Budget { .. } | serde_yaml::Error::AliasReplayLimitExceeded { .. }) {
+    use serde_yaml::Error::{AliasReplayLimitExceeded, AliasReplayStackDepthExceeded, Budget, MultipleDocuments};
+    if matches!(error, Budget { .. } | AliasReplayLimitExceeded { .. } | AliasReplayStackDepthExceeded { .. }) {
         return "larger or more deeply nested than a configuration may be".to_owned();
+    }
+    if matches!(error, MultipleDocuments { .. }) {
+        return "a second document begins here: write all services below one `services:`".to_owned();
     }
     let render = serde_yaml::render_options! { formatter: &UserMessageFormatter, snippets: SnippetMode::Off };
     let message = error.render_with_options(render);

@@ -1,5 +1,6 @@
 //! From a node to a typed value, or to a problem at its place. One reader per kind of value; the keys are in `raw.rs`.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::config::settings::Mode;
@@ -39,6 +40,13 @@ impl<T: Read> Field<T> {
 }
 
 impl<T> Field<T> {
+    /// Something else was written where this was meant.
+    pub(super) fn miss(&mut self) {
+        if self.is_absent() {
+            *self = Self::Bad;
+        }
+    }
+
     pub(super) fn given(&self) -> Option<(&T, &At)> {
         match self {
             Self::Given(value, at) => Some((value, at)),
@@ -65,7 +73,12 @@ impl<T> Field<T> {
 
 /// A list, item by item.
 #[derive(Debug)]
-pub(super) struct List<T>(pub(super) Vec<(T, At)>);
+pub(super) struct List<T> {
+    /// Those that could be read.
+    pub(super) good: Vec<(T, At)>,
+    /// How many were written.
+    pub(super) written: usize,
+}
 
 impl<T: Read> Read for List<T> {
     fn read(node: &Node, at: &At, problems: &mut Problems<'_>) -> Option<Self> {
@@ -77,13 +90,13 @@ impl<T: Read> Read for List<T> {
             problems.add(at, format!("expected a list, found {}: {advice}", node.found()));
             return None;
         };
-        let mut list = Vec::with_capacity(items.len());
+        let mut good = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
             if let Field::Given(value, at) = Field::read(item, at.item(index, item.place), problems) {
-                list.push((value, at));
+                good.push((value, at));
             }
         }
-        Some(Self(list))
+        Some(Self { good, written: items.len() })
     }
 }
 
@@ -109,28 +122,38 @@ impl<T: Read> Read for Named<T> {
     }
 }
 
-/// The entries of a map whose keys are fixed: key, value and the value's place. Unknown keys are problems.
+/// An entry of a map whose keys are fixed.
+pub(super) enum Known<'n> {
+    /// A key that exists, and its value.
+    Key(&'n str, &'n Node, At),
+    /// A key that does not exist but was probably meant to be this one: it is not missing as well.
+    Meant(&'n str),
+}
+
+/// The entries of a map whose keys are fixed. Unknown keys are problems.
 pub(super) fn known_entries<'n>(
     node: &'n Node,
     at: &At,
-    known: &[&str],
+    known: &[&'static str],
     problems: &mut Problems<'_>,
-) -> Option<Vec<(&'n str, &'n Node, At)>> {
+) -> Option<Vec<Known<'n>>> {
     let mut fields = Vec::new();
     for (key, key_at, value) in entries(node, at, problems)? {
         if known.contains(&key) {
             let at = At { place: value.place_under(key_at.place), path: key_at.path };
-            fields.push((key, value, at));
-        } else {
-            let meant = nearest(key, known).map_or_else(String::new, |key| format!("; did you mean {key:?}?"));
-            problems.add(&key_at, format!("unknown key{meant} (valid here: {})", known.join(", ")));
+            fields.push(Known::Key(key, value, at));
+            continue;
         }
+        let meant = nearest(key, known);
+        let advice = meant.map_or_else(String::new, |key| format!("; did you mean {key:?}?"));
+        problems.add(&key_at, format!("unknown key{advice} (valid here: {})", known.join(", ")));
+        fields.extend(meant.map(Known::Meant));
     }
     Some(fields)
 }
 
 /// The known word that `word` looks like, if one does.
-fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str> {
     let longest = word.chars().count() / 3 + 1;
     let distances = known.iter().map(|known| (strsim::osa_distance(word, known), *known));
     distances.filter(|(distance, _)| *distance <= longest).min().map(|(_, known)| known)
@@ -143,6 +166,7 @@ fn entries<'n>(node: &'n Node, at: &At, problems: &mut Problems<'_>) -> Option<V
         return None;
     };
     let mut entries: Vec<(&str, At, &Node)> = Vec::with_capacity(pairs.len());
+    let mut earlier: HashMap<&str, At> = HashMap::with_capacity(pairs.len());
     for (key, value) in pairs {
         let Shape::Scalar(text) = &key.shape else {
             let here = At { place: key.place, path: at.path.clone() };
@@ -150,10 +174,12 @@ fn entries<'n>(node: &'n Node, at: &At, problems: &mut Problems<'_>) -> Option<V
             continue;
         };
         let key_at = at.key(&clipped(text), key.place);
-        match entries.iter().find(|(earlier, _, _)| earlier == text) {
-            Some((_, earlier, _)) => problems.add(&key_at, format!("given twice{}: remove one", first_at(earlier))),
-            None => entries.push((text, key_at, value)),
+        if let Some(earlier) = earlier.get(text.as_str()) {
+            problems.add(&key_at, format!("given twice{}: remove one", first_at(earlier)));
+            continue;
         }
+        earlier.insert(text, key_at.clone());
+        entries.push((text, key_at, value));
     }
     Some(entries)
 }
@@ -296,7 +322,7 @@ fn no_nul(text: &str) -> Result<Text, String> {
 fn count(text: &str) -> Result<u32, String> {
     // `u32::from_str` takes "+1".
     let number = text.parse().ok().filter(|_| !text.starts_with('+'));
-    number.ok_or_else(|| format!("expected a whole number from 0 to {}, found {:?}", u32::MAX, clipped(text)))
+    number.ok_or_else(|| format!("expected a whole number, found {:?}", clipped(text)))
 }
 
 fn workers(text: &str) -> Result<Workers, String> {

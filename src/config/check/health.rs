@@ -20,7 +20,9 @@ pub(super) fn check(raw: &raw::Service, at: &At, listen: &[Listen], problems: &m
     let usual = raw::Readiness::default();
     let (readiness, at) = raw.readiness.given().unwrap_or((&usual, at));
     let check = what(readiness, at, problems);
-    if !raw.readiness.is_bad() && !raw.listen.is_bad() {
+    // A listener that could not be read may be the one.
+    let is_whole = raw.listen.value().map_or(raw.listen.is_absent(), |list| list.written == listen.len());
+    if !raw.readiness.is_bad() && is_whole {
         reachable(&check, listen, at, problems);
     }
     fitting(readiness, &check, problems);
@@ -74,8 +76,8 @@ fn http(raw: &raw::Readiness, problems: &mut Problems<'_>) -> Check {
         problems.add(at, "not a Host header: write a name like example.org");
     }
     let expect = match raw.expect.given() {
-        Some((List(ranges), _)) if !ranges.is_empty() => {
-            ranges.iter().map(|(Statuses(low, high), _)| (*low, *high)).collect()
+        Some((List { good, .. }, _)) if !good.is_empty() => {
+            good.iter().map(|(Statuses(low, high), _)| (*low, *high)).collect()
         }
         _ => vec![(200, 399)],
     };

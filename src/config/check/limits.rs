@@ -73,12 +73,13 @@ fn strategy(
         problems.add(&place(&rollout.max_surge), format!("at most {MOST_WORKERS}"));
     }
     if unavailable > 0 && unavailable >= workers && workers > 0 {
-        let count = match raw.workers.value() {
-            Some(Workers::Number(_)) => format!("{workers}"),
-            Some(Workers::Auto) | None => format!("{workers} (workers: auto)"),
+        let auto = match raw.workers.value() {
+            Some(Workers::Number(_)) => "",
+            Some(Workers::Auto) | None => " (workers: auto)",
         };
         let message = format!(
-            "with {count} {noun} this leaves a moment when nobody serves: use max_surge: 1 and max_unavailable: {less}",
+            "with {workers} {noun}{auto} this leaves a moment when nobody serves: \
+             use max_surge: 1 and max_unavailable: {less}",
             noun = if workers == 1 { "worker" } else { "workers" },
             less = workers - 1,
         );

@@ -29,7 +29,7 @@ pub(super) fn check(
 ) -> Vec<Listen> {
     let mut listen = Vec::new();
     let mut names = Names::given(field, problems);
-    for (raw, at) in field.value().map_or(&[][..], |List(items)| items) {
+    for (raw, at) in field.value().map_or(&[][..], |List { good, .. }| good) {
         let Some((endpoint, address_at)) = raw.address.given() else {
             if raw.address.is_absent() {
                 problems.add(at, "a listener needs an address: write address: 8080");
@@ -151,7 +151,7 @@ impl Names {
     /// Those that were given; each must be unique and fit into `LISTEN_FDNAMES`.
     fn given(field: &Field<List<raw::Listener>>, problems: &mut Problems<'_>) -> Self {
         let mut names = HashSet::new();
-        let listeners = field.value().map_or(&[][..], |List(items)| items);
+        let listeners = field.value().map_or(&[][..], |List { good, .. }| good);
         for (Text(name), at) in listeners.iter().filter_map(|(raw, _)| raw.name.given()) {
             if !is_fd_name(name) {
                 let message = "not a name for a socket: up to 255 printable ASCII characters, no ':' or space";
