@@ -138,6 +138,7 @@ const WRONG: &[(&str, &str)] = &[
     ("binary: x, watch: {settle: 0s}, listen: [80]", "web.watch.settle: must be more than 0"),
     ("binary: \"a\\0b\", listen: [80]", "web.binary: contains a NUL"),
     ("binary: x, listen: [80], env: {A=B: c}", "not the name of a variable"),
+    ("binary: x, listen: [80], env: {1: a, 1: b}", "web.env.1: given twice (first at line 1): remove one"),
     ("binary: x, listen: [80], env: {LISTEN_PID: 1}", "web.env.LISTEN_PID: is set for each worker by rollout"),
     // Listeners.
     ("binary: x, listen: [80, {address: 0.0.0.0:80}]", "web.listen[1].address: this address is listened on twice"),
@@ -172,6 +173,7 @@ const WRONG: &[(&str, &str)] = &[
         "binary: x, listen: [80], readiness: {http: /, expect: [ok]}",
         "expect[0]: \"ok\" is not a range of HTTP statuses",
     ),
+    ("binary: x, listen: [80], readiness: {http: /, expect: []}", "readiness.expect: no status is good"),
     ("binary: x, listen: [80], readiness: {host: a}", "readiness.host: only http has this"),
     ("binary: x, listen: [80], readiness: {timeout: 0s}", "readiness.timeout: must be more than 0"),
     ("binary: x, listen: [80], readiness: {successes: 0}", "readiness.successes: must be at least 1"),
@@ -408,6 +410,7 @@ fn short_forms_and_long_forms_mean_the_same() {
         ("readiness: notify", "readiness: {notify: true}"),
         ("listen: [80], liveness: off", "listen: [80], liveness: false"),
         ("listen: [80], liveness: on", "listen: [80], liveness: {interval: 10s, timeout: 2s, failures: 3}"),
+        ("listen: [80], command: ['{release}']", "listen: [80]"),
         ("listen: [80], watch: true", "listen: [80], watch: {settle: 1s}"),
     ] {
         assert_eq!(web(&format!("binary: x, {short}")), web(&format!("binary: x, {long}")), "{short}");
@@ -425,6 +428,12 @@ fn liveness_is_on_where_it_means_something() {
 }
 
 #[test]
+fn the_release_may_be_part_of_an_argument() {
+    let web = web("binary: x, listen: [80], command: [sh, -c, 'exec {release} --color']");
+    assert!(matches!(web.program, Program::Binary { command, .. } if command[2] == "exec {release} --color"));
+}
+
+#[test]
 fn listeners_have_unique_names_without_being_given_any() {
     let web = web(
         "binary: x, listen: [0, 0, '127.0.0.1:80', '127.0.0.2:80', {address: 'unix:/a/80'}, {address: 9, name: 80-2}]",
@@ -436,12 +445,12 @@ fn listeners_have_unique_names_without_being_given_any() {
 #[test]
 fn anchors_and_merges_save_repetition() {
     let settings = read(
-        "services:\n  a: &a\n    command: [x]\n    listen: [80]\n    keep: 7\n  b:\n    <<: *a\n    listen: [81]\n",
+        "services:\n  a: &a\n    command: [x]\n    listen: [80]\n    keep: 7\n    env: {A: &n 1.10, B: *n}\n  b:\n    <<: *a\n    listen: [81]\n",
     );
     let settings = settings.unwrap_or_else(|problems| panic!("{}", problem::list(&problems)));
     let ports: Vec<&str> = settings.services.values().map(|service| service.listen[0].name.as_str()).collect();
     assert_eq!(ports, ["80", "81"]);
-    assert!(settings.services.values().all(|service| service.keep == 7));
+    assert!(settings.services.values().all(|service| service.keep == 7 && service.env["B"] == "1.10"));
 }
 
 #[test]
@@ -599,3 +608,65 @@ fn a_service_survives_the_state_file() {
     let text = serde_json::to_string(&web).expect("written");
     assert_eq!(serde_json::from_str::<Service>(&text).expect("read"), web);
 }
+
+proptest::proptest! {
+    /// Whatever is in a file, it is answered and can be printed.
+    #[test]
+    fn no_text_makes_it_panic(pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..40), noise in ".{0,20}") {
+        let text = pieces.concat();
+        for text in [text.clone(), format!("{text}{noise}"), format!("services:\n  web:\n    {text}")] {
+            if let Err(problems) = read(&text) {
+                assert!(!problem::list(&problems).is_empty());
+            }
+        }
+    }
+}
+
+const PIECES: &[&str] = &[
+    "services",
+    "web",
+    "binary",
+    "listen",
+    "readiness",
+    "http",
+    "rollout",
+    "env",
+    "workers",
+    ": ",
+    ":",
+    "\n",
+    "\n  ",
+    "\n    ",
+    "- ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ", ",
+    "\"",
+    "'",
+    "8080",
+    "1.5",
+    "true",
+    "off",
+    "~",
+    "&a ",
+    "*a",
+    "<<: ",
+    "|\n",
+    ">",
+    "# ",
+    "!!str ",
+    "!x ",
+    "\t",
+    "\r\n",
+    "é",
+    "\u{feff}",
+    "\u{2028}",
+    "---\n",
+    "...\n",
+    "? ",
+    "%",
+    "@",
+    "{release}",
+];

@@ -341,10 +341,7 @@ pub(super) fn tree(text: &str, problems: &mut Problems<'_>) -> Option<Node> {
         alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: 50_000, max_replay_stack_depth: 8 },
         // Ours, so that all of them are reported and not only the first.
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        // A scalar stays what was written: `0660`, `1_000`, `off`.
-        leading_zero_numbers_as_strings: true,
-        underscored_numbers_as_strings: true,
-        strict_booleans: true,
+        // Not an error: what counts is the text that was written.
         non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         with_snippet: false,
     };
@@ -414,7 +411,8 @@ fn node(spanned: Spanned<Loose>, text: &str) -> Node {
 enum Loose {
     Nothing,
     Text(String),
-    /// A number or boolean, as it was understood.
+    /// A number or boolean as the crate understood it. `0660`, `1.10` and `True` lose their form that way, so this is
+    /// only used if their place in the text is unknown.
     Other(String),
     List(Vec<Spanned<Loose>>),
     Map(Vec<(Spanned<Loose>, Spanned<Loose>)>),

@@ -75,6 +75,9 @@ fn http(raw: &raw::Readiness, problems: &mut Problems<'_>) -> Check {
     {
         problems.add(at, "not a Host header: write a name like example.org");
     }
+    if let Some((List { written: 0, .. }, at)) = raw.expect.given() {
+        problems.add(at, "no status is good: write [200-399], or remove the key");
+    }
     let expect = match raw.expect.given() {
         Some((List { good, .. }, _)) if !good.is_empty() => {
             good.iter().map(|(Statuses(low, high), _)| (*low, *high)).collect()
