@@ -3,6 +3,7 @@
 pub mod settings;
 
 pub mod flags;
+pub mod paths;
 pub mod sample;
 pub mod schema;
 

@@ -1,8 +1,8 @@
 //! Floor 2½: the process that holds everything that must not be lost, and decides nothing.
 
 pub mod protocol;
-pub mod spec;
 pub mod shim;
+pub mod spec;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -35,4 +35,3 @@ impl AsFd for Signals {
         self.0.get_read().as_fd()
     }
 }
-
