@@ -11,6 +11,7 @@ pub mod flags;
 mod human;
 mod load;
 mod masked;
+pub mod paths;
 pub mod problem;
 mod raw;
 mod read;
