@@ -13,6 +13,7 @@ pub mod fd_pass;
 pub mod listener;
 pub mod memfd;
 pub mod notify_socket;
+pub mod poll;
 pub mod proc;
 pub mod signals;
 pub mod steer;
