@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::ffi::{CString, NulError};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr;
 
@@ -40,16 +40,23 @@ pub fn reset_signals() -> io::Result<()> {
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
 
-/// Lays out the fds of the worker: 0 is `/dev/null`, 1 and 2 are `output`, `passed` follow from 3 on; everything else
-/// is close-on-exec. Gives back `link`, which was standard input, at a number out of the way.
+/// A duplicate, close-on-exec, whose number is above the standard streams and `passed` more.
 ///
 /// # Errors
 /// No fd is free.
-pub fn lay_out(link: OwnedFd, output: OwnedFd, passed: Vec<OwnedFd>) -> io::Result<OwnedFd> {
-    let count = i32::try_from(passed.len()).map_err(|_| Errno::EINVAL)?;
+pub fn out_of_the_way(fd: BorrowedFd<'_>, passed: usize) -> io::Result<OwnedFd> {
+    fd::duplicate_from(fd, i32::try_from(passed).map_err(|_| Errno::EINVAL)? + 3)
+}
+
+/// Lays out the fds of the worker: 0 is `/dev/null`, 1 and 2 are `output`, `passed` follow from 3 on; everything else
+/// is close-on-exec. Whatever else the caller still owns must be [`out_of_the_way`].
+///
+/// # Errors
+/// No fd is free.
+pub fn lay_out(output: OwnedFd, passed: Vec<OwnedFd>) -> io::Result<()> {
     // Sources may sit on target numbers, and dup2(n, n) would leave close-on-exec set: first move all of them up.
-    let above = |fd: OwnedFd| fd::duplicate_from(fd.as_fd(), 3 + count);
-    let link = above(link)?;
+    let count = passed.len();
+    let above = |fd: OwnedFd| out_of_the_way(fd.as_fd(), count);
     let output = above(output)?;
     let null = above(File::open("/dev/null")?.into())?;
     let passed = passed.into_iter().map(above).collect::<io::Result<Vec<_>>>()?;
@@ -60,13 +67,13 @@ pub fn lay_out(link: OwnedFd, output: OwnedFd, passed: Vec<OwnedFd>) -> io::Resu
     for (fd, number) in passed.iter().zip(3..) {
         put_at(fd.as_fd(), number)?;
     }
-    Ok(link)
+    Ok(())
 }
 
 /// `dup2`: the number is not close-on-exec afterwards. Whoever had it before must have let go of it.
 fn put_at(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
-    // SAFETY: `lay_out` moved every owned fd above the targets, so nobody owns the number that is replaced.
-    let code = unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&fd), number) };
+    // SAFETY: every owned fd has been moved above the targets (`out_of_the_way`), so nobody owns what is replaced.
+    let code = unsafe { libc::dup2(fd.as_raw_fd(), number) };
     if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -7,6 +7,7 @@
 pub mod child;
 pub mod clock;
 pub mod connections;
+pub mod errno;
 pub mod exec;
 pub mod fd;
 pub mod fd_pass;
@@ -19,3 +20,4 @@ pub mod signals;
 pub mod steer;
 pub mod tcp_info;
 pub mod tree;
+pub mod watched;
