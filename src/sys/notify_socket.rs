@@ -1,7 +1,6 @@
 //! The socket on which a worker says `READY=1` (sd_notify(3)): one datagram socket per worker in the abstract namespace
 //! (unix(7)), with the sender's pid and uid by the kernel's word (`SO_PASSCRED`).
 
-use std::ffi::c_int;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -70,37 +69,6 @@ impl NotifySocket {
     pub fn address(&self) -> &str {
         &self.address
     }
-
-    /// The next message, or `None` when there is none now. Fds that came with it are closed before this returns, which is
-    /// the answer that `BARRIER=1` waits for: everything sent before it was received before it.
-    ///
-    /// # Errors
-    /// As recvmsg(2); none is expected in use.
-    pub fn receive(&self) -> io::Result<Option<Datagram>> {
-        let mut buffer = [0_u8; LONGEST];
-        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-        let mut control = MaybeUninit::<Control>::zeroed();
-        // SAFETY: a msghdr is integers and pointers, for which zero is a value.
-        let mut message: libc::msghdr = unsafe { mem::zeroed() };
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = mem::size_of::<Control>();
-        // SAFETY: `message` points at `part` and `control`, `part` at `buffer`, each with its true length; all outlive the
-        // call. The fd is owned by `self`.
-        let length = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
-        let Ok(length) = usize::try_from(length) else {
-            let error = io::Error::last_os_error();
-            return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
-        };
-        // SAFETY: a Control is integers; it was zeroed, and the kernel wrote integers over it.
-        let control = unsafe { control.assume_init() };
-        let bytes = if message.msg_flags & libc::MSG_TRUNC == 0 { buffer[..length].to_vec() } else { Vec::new() };
-        let known = control.header.cmsg_level == libc::SOL_SOCKET && control.header.cmsg_type == libc::SCM_CREDENTIALS;
-        // Pid 0 is nobody: in no worker's tree. It cannot happen with SO_PASSCRED.
-        let (pid, uid) = if known { (control.sender.pid, control.sender.uid) } else { (0, u32::MAX) };
-        Ok(Some(Datagram { pid, uid, bytes }))
-    }
 }
 
 impl AsFd for NotifySocket {
@@ -109,11 +77,41 @@ impl AsFd for NotifySocket {
     }
 }
 
-/// For the runtime's readiness (`AsyncFd`), which asks for it.
-impl AsRawFd for NotifySocket {
-    fn as_raw_fd(&self) -> c_int {
-        self.socket.as_raw_fd()
+/// To wait for messages with the runtime; [`receive`] takes them.
+impl From<NotifySocket> for OwnedFd {
+    fn from(socket: NotifySocket) -> Self {
+        socket.socket
     }
+}
+
+/// The next message on a notify socket. Fds that came with it are closed before this returns, which is
+/// the answer that `BARRIER=1` waits for: everything sent before it was received before it.
+///
+/// # Errors
+/// `WouldBlock` when there is none now; else as recvmsg(2), none of which is expected.
+pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Datagram> {
+    let mut buffer = [0_u8; LONGEST];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut control = MaybeUninit::<Control>::zeroed();
+    // SAFETY: a msghdr is integers and pointers, for which zero is a value.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = mem::size_of::<Control>();
+    // SAFETY: `message` points at `part` and `control`, `part` at `buffer`, each with its true length; all outlive the
+    // call. The fd is borrowed.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    let Ok(length) = usize::try_from(length) else {
+        return Err(io::Error::last_os_error());
+    };
+    // SAFETY: a Control is integers; it was zeroed, and the kernel wrote integers over it.
+    let control = unsafe { control.assume_init() };
+    let bytes = if message.msg_flags & libc::MSG_TRUNC == 0 { buffer[..length].to_vec() } else { Vec::new() };
+    let known = control.header.cmsg_level == libc::SOL_SOCKET && control.header.cmsg_type == libc::SCM_CREDENTIALS;
+    // Pid 0 is nobody: in no worker's tree. It cannot happen with SO_PASSCRED.
+    let (pid, uid) = if known { (control.sender.pid, control.sender.uid) } else { (0, u32::MAX) };
+    Ok(Datagram { pid, uid, bytes })
 }
 
 #[cfg(test)]
@@ -136,13 +134,13 @@ mod tests {
     #[test]
     fn a_message_arrives_with_its_sender() {
         let socket = NotifySocket::new().expect("new");
-        assert_eq!(socket.receive().expect("receive"), None);
+        assert_eq!(receive(socket.as_fd()).expect_err("none").kind(), io::ErrorKind::WouldBlock);
         client(&socket).send(b"READY=1\nSTATUS=up").expect("send");
-        let got = socket.receive().expect("receive").expect("one");
+        let got = receive(socket.as_fd()).expect("receive");
         assert_eq!(got.bytes, b"READY=1\nSTATUS=up");
         assert_eq!(got.pid, i32::try_from(std::process::id()).expect("pid"));
         assert_eq!(got.uid, nix::unistd::getuid().as_raw());
-        assert_eq!(socket.receive().expect("receive"), None);
+        assert_eq!(receive(socket.as_fd()).expect_err("none").kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
@@ -150,7 +148,7 @@ mod tests {
         let (one, other) = (NotifySocket::new().expect("new"), NotifySocket::new().expect("new"));
         assert_ne!(one.address(), other.address());
         client(&one).send(b"x").expect("send");
-        assert_eq!(other.receive().expect("receive"), None);
+        assert_eq!(receive(other.as_fd()).expect_err("none").kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
@@ -162,7 +160,7 @@ mod tests {
         drop(socket);
         let socket = NotifySocket::adopt(kept).expect("adopt");
         assert_eq!(socket.address(), address);
-        assert_eq!(socket.receive().expect("receive").expect("one").bytes, b"READY=1");
+        assert_eq!(receive(socket.as_fd()).expect("receive").bytes, b"READY=1");
     }
 
     #[test]
@@ -171,8 +169,8 @@ mod tests {
         let client = client(&socket);
         client.send(&[b'a'; LONGEST]).expect("send");
         client.send(&[b'a'; LONGEST + 1]).expect("send");
-        assert_eq!(socket.receive().expect("receive").expect("one").bytes.len(), LONGEST);
-        assert_eq!(socket.receive().expect("receive").expect("one").bytes, b"");
+        assert_eq!(receive(socket.as_fd()).expect("receive").bytes.len(), LONGEST);
+        assert_eq!(receive(socket.as_fd()).expect("receive").bytes, b"");
     }
 
     #[test]
@@ -185,7 +183,7 @@ mod tests {
             let rights = [ControlMessage::ScmRights(&fds)];
             sendmsg::<()>(client(&socket).as_raw_fd(), &parts, &rights, MsgFlags::empty(), None).expect("send");
             drop(write);
-            let got = socket.receive().expect("receive").expect("one");
+            let got = receive(socket.as_fd()).expect("receive");
             assert_eq!(got.bytes, b"BARRIER=1");
             assert_ne!(got.pid, 0, "credentials come even when fds are cut off");
             // End of file comes only when the last copy of the write end is closed; a leak would hang here.
