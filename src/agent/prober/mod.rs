@@ -15,6 +15,8 @@ mod exec;
 mod hearing;
 mod http;
 mod notify;
+#[cfg(test)]
+mod tests;
 mod watches;
 
 pub use watches::{Finding, Prober, Stage, Subject, watchdog_allowance};
