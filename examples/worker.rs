@@ -15,10 +15,11 @@
 //! `printf '\nROLLOUT-EXAMPLE-VERSION=v2\n' >> copy`. The program finds that line at the end of its own file.
 
 #[path = "worker/mod.rs"]
-#[expect(dead_code, reason = "the faulty worker of the tests needs a little more than this program does")]
 mod worker;
 
 use std::error::Error;
+use std::io::{Write, stderr, stdout};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
@@ -26,10 +27,20 @@ use worker::identity::Identity;
 use worker::lanes::Lanes;
 use worker::{Options, routes, serve, signals, trailer};
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _nobody_left_to_tell = writeln!(stderr(), "worker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     // Before anything else runs: it takes LISTEN_FDS out of the environment.
     let lanes = Lanes::take(&options.listen)?;
+    let address = lanes.address();
     let version = options.version_name.clone().or_else(|| trailer::value("VERSION")).unwrap_or_else(|| "v1".to_owned());
     let identity = Arc::new(Identity::of_this_process(version));
 
@@ -37,6 +48,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let stop = signals::stop_signal()?;
         let lanes = lanes.listen()?;
         sd_notify::notify(&[sd_notify::NotifyState::Ready])?;
+        if let Some(address) = address {
+            writeln!(stdout(), "listening on {address}")?;
+        }
         let app = serve::app(move |request| routes::answer(Arc::clone(&identity), request));
         serve::serve(lanes, app, options.grace.into(), stop).await;
         Ok(())
