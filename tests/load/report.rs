@@ -81,7 +81,7 @@ pub(crate) struct Tally {
     pub(crate) details: Vec<Detail>,
     /// Kept connections that the server closed while the client could see it: no failures.
     pub(crate) closed_idle: u64,
-    /// Of the good answers, from the moment at which the request was due.
+    /// Of the good answers, from the moment at which the request (or its connection) set out.
     pub(crate) latency: Histogram,
 }
 
@@ -197,14 +197,14 @@ impl Recorder {
         self.change(|report, _| report.kinds.entry(kind).or_default().sent += 1);
     }
 
-    /// A request that was `due` then has ended, with the version that answered it.
-    pub(crate) fn ended(&self, kind: Kind, due: Instant, end: Result<String, Failure>) {
+    /// A request that began then has ended, with the version that answered it.
+    pub(crate) fn ended(&self, kind: Kind, begin: Instant, end: Result<String, Failure>) {
         self.change(|report, at_ms| {
             let tally = report.kinds.entry(kind).or_default();
             match end {
                 Ok(version) => {
                     tally.ok += 1;
-                    tally.latency.add(due.elapsed());
+                    tally.latency.add(begin.elapsed());
                     *report.versions.entry(version).or_default() += 1;
                 }
                 Err(Failure { class, detail }) => {

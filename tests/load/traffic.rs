@@ -69,9 +69,9 @@ async fn paced(client: Arc<Client>, kind: Kind, every: Duration, mut wanted: wat
         tokio::select! {
             biased;
             _ = wanted.wait_for(|wanted| *wanted == Wanted::End) => break,
-            at = due.tick() => {
+            _ = due.tick() => {
                 let client = Arc::clone(&client);
-                under_way.spawn(async move { client.alone(kind, at).await });
+                under_way.spawn(async move { client.alone(kind).await });
             }
             Some(ended) = under_way.join_next() => ended.expect("a request does not panic"),
         }
@@ -108,12 +108,13 @@ async fn kept(
         };
         match idle {
             Idle::Open => {
+                let begin = Instant::now();
                 client.recorder.sent(kind);
                 let end = client.on_kept(kind, distance, &mut connection).await;
                 if end.is_err() {
                     connection = None;
                 }
-                client.recorder.ended(kind, due, end);
+                client.recorder.ended(kind, begin, end);
                 // One connection carries one request at a time: what is late is not made up for.
                 due = (due + pool.think).max(Instant::now());
             }
@@ -132,13 +133,14 @@ async fn kept(
 
 impl Client {
     /// One request on a connection of its own.
-    async fn alone(&self, kind: Kind, due: Instant) {
+    async fn alone(&self, kind: Kind) {
+        let begin = Instant::now();
         self.recorder.sent(kind);
         let end = async {
             let mut connection = Connection::open(self.address, Duration::ZERO, self.mix.connect_timeout).await?;
             self.exchange(kind, After::Close, &mut connection).await.map(|(version, _)| version)
         };
-        self.recorder.ended(kind, due, end.await);
+        self.recorder.ended(kind, begin, end.await);
     }
 
     /// One request on a kept connection, which is opened if it is not there and dropped if the server wants that.
