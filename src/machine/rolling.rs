@@ -82,9 +82,12 @@ impl Service {
             // Whoever asks for something new does not want to go on with what stands still.
             Some(Rolling { phase: Phase::Paused(_), goal, limits_before, .. }) => {
                 let outcome = Outcome::Superseded { by: request.rollout };
-                turn.say(Note::Ended { rollout: goal.rollout, outcome });
+                turn.say(Note::Ended { rollout: goal.rollout, outcome: outcome.clone() });
                 self.limits = limits_before.clone();
                 self.rolling = None;
+                if let Some(older) = self.waiting.take() {
+                    turn.say(Note::Ended { rollout: older.rollout, outcome });
+                }
                 self.begin(request, turn);
             }
             Some(Rolling { phase: Phase::Forward | Phase::Back(_), .. }) => {
@@ -159,6 +162,10 @@ impl Service {
                 if let Some(rolling) = &mut self.rolling {
                     rolling.phase = Phase::Paused(cause.clone());
                     turn.say(Note::Paused { rollout: rolling.goal.rollout, cause });
+                }
+                // It was asked before this failed; asked a moment later it would have begun, too.
+                if let Some(next) = self.waiting.take() {
+                    self.asked(next, turn);
                 }
             }
         }

@@ -257,6 +257,25 @@ fn the_oldest_generation_is_cut_when_too_many_drain() {
 }
 
 #[test]
+fn what_is_asked_while_a_rollout_stands_still_is_newer_than_what_waits() {
+    let mut story = Story::serving(limits(1));
+    story.roll(2, B, limits(1)).roll(3, C, limits(1)).tell(Event::Pause);
+    assert_eq!(story.roll(4, A, limits(1)).did(), ["stop w2", "spawn w3 in 1 of a"]);
+    let by = RolloutId(4);
+    assert_eq!(story.ended(), [(2, Outcome::Superseded { by }), (3, Outcome::Superseded { by })]);
+    assert_eq!(story.ready(3).ended(), [(4, Outcome::Done)]);
+    assert!(story.service.waiting.is_none() && story.service.rolling.is_none());
+}
+
+#[test]
+fn a_request_that_waits_behind_a_rollout_that_fails_and_pauses_begins() {
+    let mut story = Story::serving(limits(1));
+    story.roll(2, B, Limits { on_failure: OnFailure::Pause, ..limits(1) }).roll(3, C, limits(1));
+    assert_eq!(story.exits(2).did(), ["release w2", "spawn w3 in 1 of c"]);
+    assert_eq!(story.ended(), [(2, Outcome::Superseded { by: RolloutId(3) })]);
+}
+
+#[test]
 fn a_new_agent_is_told_what_the_old_one_may_not_have_done() {
     let mut story = Story::serving(limits(2));
     story.roll(2, B, limits(2)).ready(3);
