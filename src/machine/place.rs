@@ -86,8 +86,9 @@ pub(super) enum Retry {
 const STEADY: u32 = 10;
 
 impl Place {
+    /// Whether a fit worker of this target serves. A sick one does not count: it is on its way out.
     pub(super) fn serves(&self, target: Target) -> bool {
-        self.serving.as_ref().is_some_and(|serving| serving.target == target)
+        self.is_fit() && self.serving.as_ref().is_some_and(|serving| serving.target == target)
     }
 
     pub(super) fn is_fit(&self) -> bool {

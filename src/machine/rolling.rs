@@ -235,6 +235,10 @@ impl Service {
     }
 
     fn room_below(&self, slot: Slot) -> bool {
+        // Whoever is sick is missed already, and without a surge its replacement has no other room.
+        if self.limits.max_surge == 0 && !self.places[&slot].is_fit() {
+            return true;
+        }
         let fit = self.within().filter(|(other, place)| **other != slot && place.is_fit()).count();
         fit + self.limits.max_unavailable as usize >= self.limits.workers as usize
     }

@@ -487,7 +487,12 @@ impl Service {
                     place.restarts += 1;
                     self.start(slot, base, turn);
                 }
-                Coming::Nobody if place.serving.is_none() && !rollout_fills => self.start(slot, base, turn),
+                Coming::Nobody if !place.is_fit() && !rollout_fills => {
+                    if self.limits.max_surge == 0 {
+                        self.retire_serving(slot, turn);
+                    }
+                    self.start(slot, base, turn);
+                }
                 Coming::Nobody
                 | Coming::Backoff { .. }
                 | Coming::Starting { .. }

@@ -55,6 +55,10 @@ impl Story {
         self.wait(self.service.limits.min_ready)
     }
 
+    fn sickens(&mut self, worker: u64) -> &mut Self {
+        self.tell(Event::Sickened(WorkerId(worker), Symptom::Unhealthy("503".to_owned())))
+    }
+
     fn exits(&mut self, worker: u64) -> &mut Self {
         self.tell(Event::Exited(WorkerId(worker), Exit::Code(1)))
     }
@@ -229,6 +233,34 @@ fn a_sick_worker_is_replaced_ready_first() {
     let sick = Event::Sickened(WorkerId(1), Symptom::Unhealthy("503".to_owned()));
     assert_eq!(story.tell(sick).did(), ["exclude w1", "spawn w3 in 1 of a"]);
     assert_eq!(story.ready(3).did(), ["admit w3", "exclude w1"]);
+}
+
+#[test]
+fn a_rollout_is_not_taken_back_onto_a_sick_worker() {
+    let mut story = Story::serving(limits(2));
+    assert_eq!(story.sickens(1).did(), ["exclude w1", "spawn w3 in 1 of a"]);
+    assert_eq!(story.roll(2, B, limits(2)).did(), ["stop w3", "spawn w4 in 1 of b"]);
+    assert_eq!(story.tell(Event::Abort).did(), ["stop w4", "spawn w5 in 1 of a"]);
+    assert!(story.ended().is_empty(), "slot 1 does not serve");
+    assert!(matches!(story.ready(5).ended()[..], [(2, Outcome::RolledBack(_))]));
+}
+
+#[test]
+fn a_worker_that_sickens_in_a_rollout_that_stands_still_is_replaced() {
+    let mut story = Story::serving(limits(2));
+    story.roll(2, B, Limits { on_failure: OnFailure::Pause, ..limits(2) }).ready(3);
+    assert_eq!(story.sickens(3).did(), ["exclude w3", "stop w4", "spawn w5 in 1 of a"]);
+    story.tell(Event::Resume);
+    assert!(story.ended().is_empty(), "slot 1 does not serve");
+}
+
+#[test]
+fn sick_workers_do_not_block_a_rollout_that_may_not_surge() {
+    let mut story = Story::serving(limits(3));
+    story.sickens(1).sickens(2);
+    let frugal = Limits { max_surge: 0, max_unavailable: 1, ..limits(3) };
+    let did = story.roll(2, B, frugal).did();
+    assert_eq!(did, ["stop w4", "stop w5", "exclude w1", "spawn w6 in 1 of b"]);
 }
 
 #[test]
