@@ -34,8 +34,10 @@ pub(super) struct Serving {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum Fitness {
     Fit,
-    /// It failed its check: it is being replaced, and excluded if anybody else serves.
+    /// It failed its check: it is excluded and being replaced.
     Sick,
+    /// It failed its check and is being replaced, but nobody is fit: it gets connections until somebody is.
+    LastResort,
 }
 
 /// Who is coming.

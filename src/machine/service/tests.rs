@@ -236,6 +236,27 @@ fn a_sick_worker_is_replaced_ready_first() {
 }
 
 #[test]
+fn a_sick_worker_gets_connections_only_while_nobody_else_serves() {
+    let mut story = Story::serving(limits(2));
+    story.sickens(1);
+    assert_eq!(story.exits(2).did(), ["release w2", "admit w1", "spawn w4 in 2 of a"]);
+    assert_eq!(story.ready(4).did(), ["admit w4", "exclude w1"]);
+    let mut story = Story::serving(limits(1));
+    story.tell(Event::Scale(2));
+    assert_eq!(story.sickens(1).did(), ["spawn w3 in 1 of a"]);
+    assert_eq!(story.ready(2).did(), ["admit w2", "exclude w1"]);
+}
+
+#[test]
+fn a_worker_that_is_held_beside_one_that_sickens_takes_its_place_at_once() {
+    let held = Limits { hold: Duration::from_secs(60), ..limits(2) };
+    let mut story = Story::serving(limits(2));
+    story.roll(2, B, held).ready(3);
+    assert_eq!(story.sickens(1).did(), ["exclude w1", "spawn w4 in 2 of b"]);
+    assert_eq!(story.exits(4).did(), ["release w4", "spawn w5 in 1 of a"], "w3 serves until w5 does");
+}
+
+#[test]
 fn a_rollout_is_not_taken_back_onto_a_sick_worker() {
     let mut story = Story::serving(limits(2));
     assert_eq!(story.sickens(1).did(), ["exclude w1", "spawn w3 in 1 of a"]);
@@ -316,6 +337,15 @@ fn a_new_agent_is_told_what_the_old_one_may_not_have_done() {
     assert_eq!(read, story.service);
     let again = read.again();
     assert_eq!(again, [Action::Admit(WorkerId(3)), Action::Admit(WorkerId(2)), Action::Exclude(WorkerId(1))]);
+}
+
+#[test]
+fn a_new_agent_excludes_whoever_was_excluded_and_told_to_go_in_one_step() {
+    let hasty = Limits { settle: Duration::ZERO, ..limits(1) };
+    let mut story = Story::serving(hasty.clone());
+    assert_eq!(story.roll(2, B, hasty).ready(2).did(), ["admit w2", "exclude w1", "stop w1"]);
+    let again = [Action::Admit(WorkerId(2)), Action::Exclude(WorkerId(1)), Action::Stop(WorkerId(1))];
+    assert_eq!(story.service.again(), again);
 }
 
 #[test]
