@@ -216,7 +216,7 @@ impl Service {
         }
     }
 
-    /// The next slot to bring to `aim`: those where nobody serves first, then in order.
+    /// The next slot to bring to `aim`: those where nobody serves first, then the sick, then in order.
     fn need(&self, aim: Target) -> Option<Need> {
         let open = |place: &Place| match place.coming {
             Coming::Nobody | Coming::GivenUp { .. } => true,
@@ -226,7 +226,8 @@ impl Service {
         let lacks = |place: &Place| !place.serves(aim) && open(place);
         let empty = self.within().find(|(_, place)| place.serving.is_none() && lacks(place));
         let empty = empty.map(|(slot, _)| Need::Fill(*slot));
-        empty.or_else(|| self.within().find(|(_, place)| lacks(place)).map(|(slot, _)| Need::Replace(*slot)))
+        let served = || self.within().filter(|(_, place)| lacks(place)).min_by_key(|(_, place)| place.is_fit());
+        empty.or_else(|| served().map(|(slot, _)| Need::Replace(*slot)))
     }
 
     fn room_above(&self) -> bool {

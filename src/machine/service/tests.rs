@@ -285,6 +285,14 @@ fn sick_workers_do_not_block_a_rollout_that_may_not_surge() {
 }
 
 #[test]
+fn a_sick_worker_is_replaced_before_the_fit_ones_that_wait_for_it() {
+    let mut story = Story::serving(limits(2));
+    story.sickens(2);
+    let frugal = Limits { max_surge: 0, max_unavailable: 1, ..limits(2) };
+    assert_eq!(story.roll(2, B, frugal).did(), ["stop w3", "exclude w2", "spawn w4 in 2 of b"]);
+}
+
+#[test]
 fn the_number_of_slots_changes_both_ways() {
     let mut story = Story::serving(limits(1));
     assert_eq!(story.tell(Event::Scale(2)).did(), ["spawn w2 in 2 of a"]);
