@@ -178,7 +178,6 @@ impl Service {
         turn.say(Note::RollingBack { rollout: rolling.goal.rollout, cause });
         self.limits = rolling.limits_before.clone();
         self.places.values_mut().for_each(Place::forgive);
-        self.drop_places(turn);
         self.add_places();
     }
 
@@ -231,7 +230,8 @@ impl Service {
     }
 
     fn room_above(&self) -> bool {
-        let live: usize = self.within().map(|(_, place)| place.workers().count()).sum();
+        // Somebody may come to an empty slot at any time, and needs no room.
+        let live: usize = self.within().map(|(_, place)| place.workers().count().max(1)).sum();
         live < (self.limits.workers + self.limits.max_surge) as usize
     }
 
@@ -260,6 +260,7 @@ impl Service {
             self.base = Some(rolling.goal);
         }
         turn.say(Note::Ended { rollout: rolling.goal.rollout, outcome });
+        self.drop_places(turn);
         if let Some(next) = self.waiting.take() {
             self.begin(next, turn);
         }

@@ -407,6 +407,7 @@ impl Service {
     // ---- time ---------------------------------------------------------------------------------------------------
 
     fn expire_places(&mut self, turn: &mut Turn) {
+        let surplus = Slot(self.limits.workers.saturating_add(1));
         for slot in self.places.keys().copied().collect::<Vec<_>>() {
             let Some(place) = self.places.get(&slot) else { continue };
             match place.coming.clone() {
@@ -420,6 +421,10 @@ impl Service {
                 }
                 Coming::Holding { worker, target, since, until } if until <= turn.now => {
                     self.succeed(slot, Serving { worker, target, since, fitness: Fitness::Fit }, turn);
+                }
+                // Nobody is missed there: whoever is started next needs room, or is not wanted.
+                Coming::Backoff { until, .. } if until <= turn.now && (place.is_fit() || slot >= surplus) => {
+                    self.place(slot).coming = Coming::Nobody;
                 }
                 Coming::Nobody
                 | Coming::Backoff { .. }
@@ -504,10 +509,10 @@ impl Service {
     fn fill(&mut self, turn: &mut Turn) {
         let Some(base) = self.base else { return };
         let rollout_fills = matches!(&self.rolling, Some(rolling) if rolling.phase == Phase::Forward);
-        for slot in self.places.keys().copied().collect::<Vec<_>>() {
+        for slot in self.within().map(|(slot, _)| *slot).collect::<Vec<_>>() {
             let place = self.place(slot);
             match place.coming {
-                Coming::Backoff { until, .. } if until <= turn.now => {
+                Coming::Backoff { until, .. } if until <= turn.now && !place.is_fit() => {
                     place.restarts += 1;
                     self.start(slot, base, turn);
                 }

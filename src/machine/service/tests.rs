@@ -293,6 +293,59 @@ fn a_sick_worker_is_replaced_before_the_fit_ones_that_wait_for_it() {
 }
 
 #[test]
+fn on_the_way_back_a_next_try_waits_for_room_too() {
+    let three = Limits { max_draining: 9, ..limits(3) };
+    let mut story = Story::serving(three.clone());
+    story.roll(2, B, three).ready(4).ready(5);
+    assert_eq!(story.tell(Event::Abort).did(), ["stop w6", "spawn w7 in 1 of a"]);
+    assert_eq!(story.exits(7).did(), ["release w7", "spawn w8 in 1 of a"]);
+    assert_eq!(story.exits(8).did(), ["release w8", "spawn w9 in 2 of a"]);
+    assert!(story.wait(Duration::from_millis(100)).did().is_empty(), "N + 1 run");
+    assert_eq!(story.ready(9).did(), ["admit w9", "exclude w5", "spawn w10 in 1 of a"]);
+}
+
+#[test]
+fn on_the_way_back_a_next_try_after_a_hang_waits_for_room_too() {
+    let three = Limits { max_draining: 9, ..limits(3) };
+    let mut story = Story::serving(three.clone());
+    story.roll(2, B, three).ready(4).ready(5).tell(Event::Abort);
+    assert_eq!(story.wait(Duration::from_secs(30)).did(), ["stop w7", "kill w6", "spawn w8 in 2 of a"]);
+    assert!(story.wait(Duration::ZERO).did().is_empty(), "N + 1 run");
+}
+
+#[test]
+fn an_empty_slot_is_no_room_for_another_slots_replacement() {
+    let both = Limits { max_unavailable: 1, max_draining: 9, ..limits(4) };
+    let mut story = Story::serving(both.clone());
+    story.roll(2, B, both).ready(5).ready(6).ready(7);
+    assert_eq!(story.tell(Event::Abort).did(), ["stop w8", "spawn w9 in 4 of a", "spawn w10 in 1 of a"]);
+    assert_eq!(story.exits(9).did(), ["release w9", "spawn w11 in 4 of a"]);
+}
+
+#[test]
+fn surplus_slots_serve_until_the_rollout_is_taken_back() {
+    let spread = Limits { max_unavailable: 2, max_surge: 0, ..limits(4) };
+    let mut story = Story::serving(limits(2));
+    story.roll(2, B, spread).ready(3).ready(4);
+    assert_eq!(story.exits(5).did(), ["release w5", "stop w6", "spawn w7 in 1 of a", "spawn w8 in 2 of a"]);
+    assert_eq!(story.ready_count(), 2);
+    assert_eq!(story.exits(4).did(), ["release w4"], "nobody is started in a surplus slot");
+    story.wait(Duration::from_secs(1));
+    assert_eq!(story.service.next_deadline(), Some(story.now.after(Duration::from_secs(29))));
+    story.ready(7);
+    assert_eq!(story.ready(8).did(), ["admit w8", "exclude w3"]);
+}
+
+#[test]
+fn a_rollout_that_was_taken_back_leaves_no_surplus_slot_to_the_next_one() {
+    let both = Limits { max_unavailable: 1, ..limits(2) };
+    let mut story = Story::serving(both.clone());
+    story.roll(2, B, both.clone()).ready(4).tell(Event::Abort).roll(3, C, Limits { workers: 1, ..both });
+    assert_eq!(story.tell(Event::Scale(1)).did(), ["exclude w4", "stop w5", "spawn w6 in 1 of c"]);
+    assert!(matches!(story.ended()[..], [(2, Outcome::RolledBack(_))]));
+}
+
+#[test]
 fn the_number_of_slots_changes_both_ways() {
     let mut story = Story::serving(limits(1));
     assert_eq!(story.tell(Event::Scale(2)).did(), ["spawn w2 in 2 of a"]);
