@@ -156,12 +156,16 @@ impl Leaver {
 
     /// What a new agent must do again, because the old one may have died before it did it.
     pub(super) fn again(&self, out: &mut Vec<Action>) {
-        out.push(match self.farewell {
-            Farewell::Settling { .. } => Action::Exclude(self.worker),
-            Farewell::Lingering { .. } => Action::AwaitEmpty(self.worker),
-            Farewell::Stopping { .. } => Action::Stop(self.worker),
-            Farewell::Killed { .. } => Action::Kill(self.worker),
-        });
+        // The one step that was lost may have excluded it and gone on from there.
+        if self.was_admitted() {
+            out.push(Action::Exclude(self.worker));
+        }
+        match self.farewell {
+            Farewell::Settling { .. } => {}
+            Farewell::Lingering { .. } => out.push(Action::AwaitEmpty(self.worker)),
+            Farewell::Stopping { .. } => out.push(Action::Stop(self.worker)),
+            Farewell::Killed { .. } => out.push(Action::Kill(self.worker)),
+        }
     }
 
     fn linger(&mut self, on_stop: OnStop, now: Moment, limits: &Limits, out: &mut Vec<Action>) {

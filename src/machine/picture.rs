@@ -63,7 +63,7 @@ fn placed(slot: Slot, place: &Place) -> impl Iterator<Item = WorkerView> {
         worker: Some(serving.worker),
         state: match serving.fitness {
             Fitness::Fit => WorkerState::Ready,
-            Fitness::Sick => WorkerState::Failed,
+            Fitness::Sick | Fitness::LastResort => WorkerState::Failed,
         },
         target: Some(serving.target),
         since: serving.since,

@@ -34,8 +34,10 @@ pub(super) struct Serving {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum Fitness {
     Fit,
-    /// It failed its check: it is being replaced, and excluded if anybody else serves.
+    /// It failed its check: it is excluded and being replaced.
     Sick,
+    /// It failed its check and is being replaced, but nobody is fit: it gets connections until somebody is.
+    LastResort,
 }
 
 /// Who is coming.
@@ -86,8 +88,9 @@ pub(super) enum Retry {
 const STEADY: u32 = 10;
 
 impl Place {
+    /// Whether a fit worker of this target serves. A sick one does not count: it is on its way out.
     pub(super) fn serves(&self, target: Target) -> bool {
-        self.serving.as_ref().is_some_and(|serving| serving.target == target)
+        self.is_fit() && self.serving.as_ref().is_some_and(|serving| serving.target == target)
     }
 
     pub(super) fn is_fit(&self) -> bool {

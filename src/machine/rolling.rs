@@ -86,9 +86,12 @@ impl Service {
             // Whoever asks for something new does not want to go on with what stands still.
             Some(Rolling { phase: Phase::Paused(_), goal, limits_before, .. }) => {
                 let outcome = Outcome::Superseded { by: request.rollout };
-                turn.say(Note::Ended { rollout: goal.rollout, outcome });
+                turn.say(Note::Ended { rollout: goal.rollout, outcome: outcome.clone() });
                 self.limits = limits_before.clone();
                 self.rolling = None;
+                if let Some(older) = self.waiting.take() {
+                    turn.say(Note::Ended { rollout: older.rollout, outcome });
+                }
                 self.begin(request, turn);
             }
             Some(Rolling { phase: Phase::Forward | Phase::Back(_), .. }) => {
@@ -171,6 +174,10 @@ impl Service {
                     rolling.phase = Phase::Paused(cause.clone());
                     turn.say(Note::Paused { rollout: rolling.goal.rollout, cause });
                 }
+                // It was asked before this failed; asked a moment later it would have begun, too.
+                if let Some(next) = self.waiting.take() {
+                    self.asked(next, turn);
+                }
             }
         }
     }
@@ -182,7 +189,6 @@ impl Service {
         turn.say(Note::RollingBack { rollout: rolling.goal.rollout, cause });
         self.limits = rolling.limits_before.clone();
         self.places.values_mut().for_each(Place::forgive);
-        self.drop_places(turn);
         self.add_places();
     }
 
@@ -220,7 +226,7 @@ impl Service {
         }
     }
 
-    /// The next slot to bring to `aim`: those where nobody serves first, then in order.
+    /// The next slot to bring to `aim`: those where nobody serves first, then the sick, then in order.
     fn need(&self, aim: Target) -> Option<Need> {
         let open = |place: &Place| match place.coming {
             Coming::Nobody | Coming::GivenUp { .. } => true,
@@ -230,15 +236,21 @@ impl Service {
         let lacks = |place: &Place| !place.serves(aim) && open(place);
         let empty = self.within().find(|(_, place)| place.serving.is_none() && lacks(place));
         let empty = empty.map(|(slot, _)| Need::Fill(*slot));
-        empty.or_else(|| self.within().find(|(_, place)| lacks(place)).map(|(slot, _)| Need::Replace(*slot)))
+        let served = || self.within().filter(|(_, place)| lacks(place)).min_by_key(|(_, place)| place.is_fit());
+        empty.or_else(|| served().map(|(slot, _)| Need::Replace(*slot)))
     }
 
     fn room_above(&self) -> bool {
-        let live: usize = self.within().map(|(_, place)| place.workers().count()).sum();
+        // Somebody may come to an empty slot at any time, and needs no room.
+        let live: usize = self.within().map(|(_, place)| place.workers().count().max(1)).sum();
         live < (self.limits.workers + self.limits.max_surge) as usize
     }
 
     fn room_below(&self, slot: Slot) -> bool {
+        // Whoever is sick is missed already, and without a surge its replacement has no other room.
+        if self.limits.max_surge == 0 && !self.places[&slot].is_fit() {
+            return true;
+        }
         let fit = self.within().filter(|(other, place)| **other != slot && place.is_fit()).count();
         fit + self.limits.max_unavailable as usize >= self.limits.workers as usize
     }
@@ -259,6 +271,7 @@ impl Service {
             self.base = Some(rolling.goal);
         }
         turn.say(Note::Ended { rollout: rolling.goal.rollout, outcome });
+        self.drop_places(turn);
         if let Some(next) = self.waiting.take() {
             self.begin(next, turn);
         }

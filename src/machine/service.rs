@@ -115,8 +115,8 @@ impl Service {
         for place in self.places.values() {
             if let Some(serving) = &place.serving {
                 out.push(match serving.fitness {
-                    Fitness::Sick if self.places.values().any(Place::is_fit) => Action::Exclude(serving.worker),
-                    Fitness::Sick | Fitness::Fit => Action::Admit(serving.worker),
+                    Fitness::Sick => Action::Exclude(serving.worker),
+                    Fitness::Fit | Fitness::LastResort => Action::Admit(serving.worker),
                 });
             }
             match &place.coming {
@@ -167,6 +167,7 @@ impl Service {
     fn advance(&mut self, turn: &mut Turn) {
         self.expire_places(turn);
         self.expire_leavers(turn);
+        self.weigh_the_sick(turn);
         match self.life {
             Life::Going => loop {
                 self.roll(turn);
@@ -181,6 +182,7 @@ impl Service {
             }
             Life::Stopping | Life::Over => {}
         }
+        self.weigh_the_sick(turn);
         self.cut_oldest_generation(turn);
     }
 
@@ -329,18 +331,22 @@ impl Service {
 
     /// The serving worker fails its check and its process is there: it is replaced, ready first.
     fn serving_is_sick(&mut self, slot: Slot, symptom: Symptom, turn: &mut Turn) {
-        let others_serve = self.places.iter().any(|(other, place)| *other != slot && place.is_fit());
         let Some(serving) = &mut self.place(slot).serving else { return };
-        if serving.fitness == Fitness::Sick {
+        if serving.fitness != Fitness::Fit {
             return;
         }
-        serving.fitness = Fitness::Sick;
+        serving.fitness = Fitness::LastResort;
         let (worker, target, served) = (serving.worker, serving.target, turn.now.since(serving.since));
+        if let Coming::Holding { worker: holder, target, since, .. } = self.place(slot).coming {
+            // It is admitted already: it takes the place at once.
+            self.succeed(slot, Serving { worker: holder, target, since, fitness: Fitness::Fit }, turn);
+            turn.say(Note::Failed { slot, worker, symptom, retry_in: None });
+            return;
+        }
         if self.limits.max_surge == 0 {
             self.retire_serving(slot, turn);
-        } else if others_serve {
-            turn.out.push(Action::Exclude(worker));
         }
+        self.weigh_the_sick(turn);
         self.judge_target(slot, worker, target, symptom, served, turn);
     }
 
@@ -401,6 +407,7 @@ impl Service {
     // ---- time ---------------------------------------------------------------------------------------------------
 
     fn expire_places(&mut self, turn: &mut Turn) {
+        let surplus = Slot(self.limits.workers.saturating_add(1));
         for slot in self.places.keys().copied().collect::<Vec<_>>() {
             let Some(place) = self.places.get(&slot) else { continue };
             match place.coming.clone() {
@@ -414,6 +421,10 @@ impl Service {
                 }
                 Coming::Holding { worker, target, since, until } if until <= turn.now => {
                     self.succeed(slot, Serving { worker, target, since, fitness: Fitness::Fit }, turn);
+                }
+                // Nobody is missed there: whoever is started next needs room, or is not wanted.
+                Coming::Backoff { until, .. } if until <= turn.now && (place.is_fit() || slot >= surplus) => {
+                    self.place(slot).coming = Coming::Nobody;
                 }
                 Coming::Nobody
                 | Coming::Backoff { .. }
@@ -443,6 +454,24 @@ impl Service {
         let place = self.place(slot);
         place.serving = Some(successor);
         place.coming = Coming::Nobody;
+    }
+
+    /// Sick workers get connections while nobody is fit, and only then.
+    fn weigh_the_sick(&mut self, turn: &mut Turn) {
+        let somebody_is_fit = self.places.values().any(Place::is_fit);
+        for serving in self.places.values_mut().filter_map(|place| place.serving.as_mut()) {
+            match serving.fitness {
+                Fitness::LastResort if somebody_is_fit => {
+                    serving.fitness = Fitness::Sick;
+                    turn.out.push(Action::Exclude(serving.worker));
+                }
+                Fitness::Sick if !somebody_is_fit => {
+                    serving.fitness = Fitness::LastResort;
+                    turn.out.push(Action::Admit(serving.worker));
+                }
+                Fitness::Fit | Fitness::Sick | Fitness::LastResort => {}
+            }
+        }
     }
 
     fn expire_leavers(&mut self, turn: &mut Turn) {
@@ -480,14 +509,19 @@ impl Service {
     fn fill(&mut self, turn: &mut Turn) {
         let Some(base) = self.base else { return };
         let rollout_fills = matches!(&self.rolling, Some(rolling) if rolling.phase == Phase::Forward);
-        for slot in self.places.keys().copied().collect::<Vec<_>>() {
+        for slot in self.within().map(|(slot, _)| *slot).collect::<Vec<_>>() {
             let place = self.place(slot);
             match place.coming {
-                Coming::Backoff { until, .. } if until <= turn.now => {
+                Coming::Backoff { until, .. } if until <= turn.now && !place.is_fit() => {
                     place.restarts += 1;
                     self.start(slot, base, turn);
                 }
-                Coming::Nobody if place.serving.is_none() && !rollout_fills => self.start(slot, base, turn),
+                Coming::Nobody if !place.is_fit() && !rollout_fills => {
+                    if self.limits.max_surge == 0 {
+                        self.retire_serving(slot, turn);
+                    }
+                    self.start(slot, base, turn);
+                }
                 Coming::Nobody
                 | Coming::Backoff { .. }
                 | Coming::Starting { .. }

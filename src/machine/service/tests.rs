@@ -55,6 +55,10 @@ impl Story {
         self.wait(self.service.limits.min_ready)
     }
 
+    fn sickens(&mut self, worker: u64) -> &mut Self {
+        self.tell(Event::Sickened(WorkerId(worker), Symptom::Unhealthy("503".to_owned())))
+    }
+
     fn exits(&mut self, worker: u64) -> &mut Self {
         self.tell(Event::Exited(WorkerId(worker), Exit::Code(1)))
     }
@@ -232,6 +236,116 @@ fn a_sick_worker_is_replaced_ready_first() {
 }
 
 #[test]
+fn a_sick_worker_gets_connections_only_while_nobody_else_serves() {
+    let mut story = Story::serving(limits(2));
+    story.sickens(1);
+    assert_eq!(story.exits(2).did(), ["release w2", "admit w1", "spawn w4 in 2 of a"]);
+    assert_eq!(story.ready(4).did(), ["admit w4", "exclude w1"]);
+    let mut story = Story::serving(limits(1));
+    story.tell(Event::Scale(2));
+    assert_eq!(story.sickens(1).did(), ["spawn w3 in 1 of a"]);
+    assert_eq!(story.ready(2).did(), ["admit w2", "exclude w1"]);
+}
+
+#[test]
+fn a_worker_that_is_held_beside_one_that_sickens_takes_its_place_at_once() {
+    let held = Limits { hold: Duration::from_secs(60), ..limits(2) };
+    let mut story = Story::serving(limits(2));
+    story.roll(2, B, held).ready(3);
+    assert_eq!(story.sickens(1).did(), ["exclude w1", "spawn w4 in 2 of b"]);
+    assert_eq!(story.exits(4).did(), ["release w4", "spawn w5 in 1 of a"], "w3 serves until w5 does");
+}
+
+#[test]
+fn a_rollout_is_not_taken_back_onto_a_sick_worker() {
+    let mut story = Story::serving(limits(2));
+    assert_eq!(story.sickens(1).did(), ["exclude w1", "spawn w3 in 1 of a"]);
+    assert_eq!(story.roll(2, B, limits(2)).did(), ["stop w3", "spawn w4 in 1 of b"]);
+    assert_eq!(story.tell(Event::Abort).did(), ["stop w4", "spawn w5 in 1 of a"]);
+    assert!(story.ended().is_empty(), "slot 1 does not serve");
+    assert!(matches!(story.ready(5).ended()[..], [(2, Outcome::RolledBack(_))]));
+}
+
+#[test]
+fn a_worker_that_sickens_in_a_rollout_that_stands_still_is_replaced() {
+    let mut story = Story::serving(limits(2));
+    story.roll(2, B, Limits { on_failure: OnFailure::Pause, ..limits(2) }).ready(3);
+    assert_eq!(story.sickens(3).did(), ["exclude w3", "stop w4", "spawn w5 in 1 of a"]);
+    story.tell(Event::Resume);
+    assert!(story.ended().is_empty(), "slot 1 does not serve");
+}
+
+#[test]
+fn sick_workers_do_not_block_a_rollout_that_may_not_surge() {
+    let mut story = Story::serving(limits(3));
+    story.sickens(1).sickens(2);
+    let frugal = Limits { max_surge: 0, max_unavailable: 1, ..limits(3) };
+    let did = story.roll(2, B, frugal).did();
+    assert_eq!(did, ["stop w4", "stop w5", "exclude w1", "spawn w6 in 1 of b"]);
+}
+
+#[test]
+fn a_sick_worker_is_replaced_before_the_fit_ones_that_wait_for_it() {
+    let mut story = Story::serving(limits(2));
+    story.sickens(2);
+    let frugal = Limits { max_surge: 0, max_unavailable: 1, ..limits(2) };
+    assert_eq!(story.roll(2, B, frugal).did(), ["stop w3", "exclude w2", "spawn w4 in 2 of b"]);
+}
+
+#[test]
+fn on_the_way_back_a_next_try_waits_for_room_too() {
+    let three = Limits { max_draining: 9, ..limits(3) };
+    let mut story = Story::serving(three.clone());
+    story.roll(2, B, three).ready(4).ready(5);
+    assert_eq!(story.tell(Event::Abort).did(), ["stop w6", "spawn w7 in 1 of a"]);
+    assert_eq!(story.exits(7).did(), ["release w7", "spawn w8 in 1 of a"]);
+    assert_eq!(story.exits(8).did(), ["release w8", "spawn w9 in 2 of a"]);
+    assert!(story.wait(Duration::from_millis(100)).did().is_empty(), "N + 1 run");
+    assert_eq!(story.ready(9).did(), ["admit w9", "exclude w5", "spawn w10 in 1 of a"]);
+}
+
+#[test]
+fn on_the_way_back_a_next_try_after_a_hang_waits_for_room_too() {
+    let three = Limits { max_draining: 9, ..limits(3) };
+    let mut story = Story::serving(three.clone());
+    story.roll(2, B, three).ready(4).ready(5).tell(Event::Abort);
+    assert_eq!(story.wait(Duration::from_secs(30)).did(), ["stop w7", "kill w6", "spawn w8 in 2 of a"]);
+    assert!(story.wait(Duration::ZERO).did().is_empty(), "N + 1 run");
+}
+
+#[test]
+fn an_empty_slot_is_no_room_for_another_slots_replacement() {
+    let both = Limits { max_unavailable: 1, max_draining: 9, ..limits(4) };
+    let mut story = Story::serving(both.clone());
+    story.roll(2, B, both).ready(5).ready(6).ready(7);
+    assert_eq!(story.tell(Event::Abort).did(), ["stop w8", "spawn w9 in 4 of a", "spawn w10 in 1 of a"]);
+    assert_eq!(story.exits(9).did(), ["release w9", "spawn w11 in 4 of a"]);
+}
+
+#[test]
+fn surplus_slots_serve_until_the_rollout_is_taken_back() {
+    let spread = Limits { max_unavailable: 2, max_surge: 0, ..limits(4) };
+    let mut story = Story::serving(limits(2));
+    story.roll(2, B, spread).ready(3).ready(4);
+    assert_eq!(story.exits(5).did(), ["release w5", "stop w6", "spawn w7 in 1 of a", "spawn w8 in 2 of a"]);
+    assert_eq!(story.ready_count(), 2);
+    assert_eq!(story.exits(4).did(), ["release w4"], "nobody is started in a surplus slot");
+    story.wait(Duration::from_secs(1));
+    assert_eq!(story.service.next_deadline(), Some(story.now.after(Duration::from_secs(29))));
+    story.ready(7);
+    assert_eq!(story.ready(8).did(), ["admit w8", "exclude w3"]);
+}
+
+#[test]
+fn a_rollout_that_was_taken_back_leaves_no_surplus_slot_to_the_next_one() {
+    let both = Limits { max_unavailable: 1, ..limits(2) };
+    let mut story = Story::serving(both.clone());
+    story.roll(2, B, both.clone()).ready(4).tell(Event::Abort).roll(3, C, Limits { workers: 1, ..both });
+    assert_eq!(story.tell(Event::Scale(1)).did(), ["exclude w4", "stop w5", "spawn w6 in 1 of c"]);
+    assert!(matches!(story.ended()[..], [(2, Outcome::RolledBack(_))]));
+}
+
+#[test]
 fn the_number_of_slots_changes_both_ways() {
     let mut story = Story::serving(limits(1));
     assert_eq!(story.tell(Event::Scale(2)).did(), ["spawn w2 in 2 of a"]);
@@ -257,6 +371,25 @@ fn the_oldest_generation_is_cut_when_too_many_drain() {
 }
 
 #[test]
+fn what_is_asked_while_a_rollout_stands_still_is_newer_than_what_waits() {
+    let mut story = Story::serving(limits(1));
+    story.roll(2, B, limits(1)).roll(3, C, limits(1)).tell(Event::Pause);
+    assert_eq!(story.roll(4, A, limits(1)).did(), ["stop w2", "spawn w3 in 1 of a"]);
+    let by = RolloutId(4);
+    assert_eq!(story.ended(), [(2, Outcome::Superseded { by }), (3, Outcome::Superseded { by })]);
+    assert_eq!(story.ready(3).ended(), [(4, Outcome::Done)]);
+    assert!(story.service.waiting.is_none() && story.service.rolling.is_none());
+}
+
+#[test]
+fn a_request_that_waits_behind_a_rollout_that_fails_and_pauses_begins() {
+    let mut story = Story::serving(limits(1));
+    story.roll(2, B, Limits { on_failure: OnFailure::Pause, ..limits(1) }).roll(3, C, limits(1));
+    assert_eq!(story.exits(2).did(), ["release w2", "spawn w3 in 1 of c"]);
+    assert_eq!(story.ended(), [(2, Outcome::Superseded { by: RolloutId(3) })]);
+}
+
+#[test]
 fn a_new_agent_is_told_what_the_old_one_may_not_have_done() {
     let mut story = Story::serving(limits(2));
     story.roll(2, B, limits(2)).ready(3);
@@ -265,6 +398,15 @@ fn a_new_agent_is_told_what_the_old_one_may_not_have_done() {
     assert_eq!(read, story.service);
     let again = read.again();
     assert_eq!(again, [Action::Admit(WorkerId(3)), Action::Admit(WorkerId(2)), Action::Exclude(WorkerId(1))]);
+}
+
+#[test]
+fn a_new_agent_excludes_whoever_was_excluded_and_told_to_go_in_one_step() {
+    let hasty = Limits { settle: Duration::ZERO, ..limits(1) };
+    let mut story = Story::serving(hasty.clone());
+    assert_eq!(story.roll(2, B, hasty).ready(2).did(), ["admit w2", "exclude w1", "stop w1"]);
+    let again = [Action::Admit(WorkerId(2)), Action::Exclude(WorkerId(1)), Action::Stop(WorkerId(1))];
+    assert_eq!(story.service.again(), again);
 }
 
 #[test]
