@@ -1,29 +1,24 @@
 //! Floor 2: YAML text → raw → checked [`settings::Settings`].
+//!
+//! ```text
+//! text ─raw::tree→ tree::Node ─read→ raw::Root ─check→ settings::Settings
+//!                      ↑                 └ every step adds to problem::Problems; any problem means no settings
+//!                  flags::from_flags
+//! ```
 
-pub mod settings;
-
+mod check;
 pub mod flags;
+mod human;
+mod load;
+mod masked;
 pub mod paths;
+pub mod problem;
+mod raw;
+mod read;
 pub mod sample;
 pub mod schema;
+pub mod settings;
+mod tree;
 
-use std::path::{Path, PathBuf};
-
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
-
-/// Reads and checks a file.
-///
-/// # Errors
-/// Unreadable, or with problems.
-pub fn load(path: &Path, _cpus: u32) -> Result<settings::Settings, ConfigError> {
-    Err(ConfigError(format!("{}: a stand-in reads nothing", path.display())))
-}
-
-/// `./rollout.yaml`, then `/etc/rollout/rollout.yaml`.
-#[must_use]
-pub fn find() -> Option<PathBuf> {
-    ["rollout.yaml", "/etc/rollout/rollout.yaml"].iter().map(PathBuf::from).find(|path| path.exists())
-}
+pub use load::{find, load, parse};
+pub use problem::{ConfigError, Problem};

@@ -1,7 +1,11 @@
-//! A stand-in.
+//! `rollout schema`: the JSON Schema that editors complete from.
 
-/// JSON Schema of the configuration.
+use super::raw;
+
+/// The schema, as pretty JSON with a trailing newline.
 #[must_use]
 pub fn json() -> String {
-    "{}\n".to_owned()
+    let mut schema = raw::schema();
+    schema.insert("title".to_owned(), "Configuration of rollout".into());
+    format!("{:#}\n", schema.as_value())
 }

@@ -35,3 +35,23 @@ impl AsFd for Signals {
         self.0.get_read().as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sys::{clock, poll};
+
+    #[test]
+    fn a_signal_makes_the_fd_readable_and_is_taken_once() {
+        let winch = Signal(libc::SIGWINCH);
+        let mut signals = Signals::catch(&[winch]).expect("catch");
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raise");
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).expect("raise");
+        let deadline = clock::now().after(Duration::from_secs(10));
+        assert!(poll::wait_one(signals.as_fd(), poll::For::Reading, deadline).expect("wait"));
+        assert_eq!(signals.take_pending(), [winch]);
+        assert_eq!(signals.take_pending(), []);
+    }
+}
