@@ -115,6 +115,7 @@ impl RunFlags {
         let source = if command.is_empty() {
             Source::File(config)
         } else {
+            let cwd = cwd.map(|cwd| cwd.to_string_lossy().into_owned());
             Source::Flags(Flags { name, listen, workers, readiness, env, cwd, command })
         };
         Start { source, socket, state_dir }

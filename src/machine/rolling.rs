@@ -4,6 +4,8 @@
 //! and ready first, every worker that does not run the goal, within
 //! `max_surge`, `max_unavailable` and `max_draining`.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::event::{Cause, Note, Outcome, Target};
@@ -103,6 +105,53 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// Every request that somebody still needs: the base, the rollout and its way back, the queue, and every worker's.
+    #[must_use]
+    pub fn rollouts(&self) -> BTreeSet<RolloutId> {
+        let placed = self.places.values().flat_map(|place| {
+            let serving = place.serving.as_ref().map(|serving| serving.target);
+            serving.into_iter().chain(place.coming.worker().map(|(_, target)| target))
+        });
+        let leaving = self.leavers.values().map(|leaver| leaver.target);
+        let rolling = self.rolling.iter().flat_map(|rolling| [rolling.goal, rolling.from]);
+        let targets = placed.chain(leaving).chain(rolling).chain(self.base);
+        targets.map(|target| target.rollout).chain(self.waiting.as_ref().map(|waiting| waiting.rollout)).collect()
+    }
+
+    /// Whether every slot serves this release and nothing else is under way or waiting.
+    #[must_use]
+    pub fn is_live(&self, release: Digest) -> bool {
+        let idle = self.rolling.is_none() && self.waiting.is_none();
+        idle && self.base.is_some_and(|base| base.release == release) && self.everybody_serves(self.base)
+    }
+
+    /// The rollout that will have brought this release when nothing else is asked.
+    #[must_use]
+    pub fn bringing(&self, release: Digest) -> Option<RolloutId> {
+        if let Some(waiting) = &self.waiting {
+            return (waiting.release == release).then_some(waiting.rollout);
+        }
+        let rolling = self.rolling.as_ref()?;
+        (rolling.phase == Phase::Forward && rolling.goal.release == release).then_some(rolling.goal.rollout)
+    }
+
+    /// The release that is live, or that becomes live when nothing else is asked.
+    #[must_use]
+    pub fn becoming(&self) -> Option<Digest> {
+        let waiting = self.waiting.as_ref().map(|waiting| waiting.release);
+        let rolling = self.rolling.as_ref().map(|rolling| match rolling.phase {
+            Phase::Forward | Phase::Paused(_) => rolling.goal.release,
+            Phase::Back(_) => rolling.from.release,
+        });
+        waiting.or(rolling).or(self.base.map(|base| base.release))
+    }
+
+    /// The rollout, or first start, that is under way.
+    #[must_use]
+    pub fn under_way(&self) -> Option<RolloutId> {
+        self.rolling.as_ref().map(|rolling| rolling.goal.rollout).or(self.first)
     }
 
     /// The newest request that was accepted. Requests are numbered as they were asked, not as they became ready.

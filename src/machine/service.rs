@@ -58,6 +58,17 @@ impl Turn {
     }
 }
 
+/// What a worker is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is admitted and must stay well.
+    Ready,
+    /// It is to get ready.
+    Coming,
+    /// It was told to go, or is not known.
+    No,
+}
+
 /// Where a worker is known.
 enum Found {
     Serving(Slot),
@@ -609,6 +620,23 @@ impl Service {
             }
         }
         Found::Nowhere
+    }
+
+    /// What a worker is wanted for.
+    #[must_use]
+    pub fn need_of(&self, worker: WorkerId) -> Wanted {
+        match self.find(worker) {
+            Found::Serving(_) => Wanted::Ready,
+            Found::Coming(slot) => match self.places[&slot].coming {
+                Coming::Holding { .. } => Wanted::Ready,
+                Coming::Nobody
+                | Coming::Backoff { .. }
+                | Coming::Starting { .. }
+                | Coming::Proving { .. }
+                | Coming::GivenUp { .. } => Wanted::Coming,
+            },
+            Found::Leaving | Found::Nowhere => Wanted::No,
+        }
     }
 
     /// Every worker that should have a process.

@@ -3,14 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::marker::PhantomData;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::durable::{StoreError, sync_dir};
-use super::tail::LinesFromEnd;
+use super::tail::{LinesFromEnd, is_torn};
 
 /// Beyond this the journal becomes the old one, in place of the one before it: some ten thousand rollouts.
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
@@ -92,15 +92,6 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         name.push(".1");
         name.into()
     }
-}
-
-/// Whether the last writer was interrupted.
-fn is_torn(file: &File, len: u64) -> io::Result<bool> {
-    let mut last = [b'\n'];
-    if len > 0 {
-        file.read_exact_at(&mut last, len - 1)?;
-    }
-    Ok(last != *b"\n")
 }
 
 #[cfg(test)]

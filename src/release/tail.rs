@@ -75,6 +75,18 @@ impl Iterator for LinesFromEnd {
     }
 }
 
+/// Whether the first `len` bytes of a file end in half a line: its last writer was interrupted.
+///
+/// # Errors
+/// As pread(2).
+pub fn is_torn(file: &File, len: u64) -> io::Result<bool> {
+    let mut last = [b'\n'];
+    if len > 0 {
+        file.read_exact_at(&mut last, len - 1)?;
+    }
+    Ok(last != *b"\n")
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;

@@ -24,6 +24,12 @@ pub fn disposition(pid: i32, signal: Signal) -> io::Result<Disposition> {
     parse_disposition(&status, signal).ok_or_else(|| unreadable(pid, "status"))
 }
 
+/// The user of this process, by number.
+#[must_use]
+pub fn own_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
 /// The parent of process `pid`; 0 if it has none here.
 ///
 /// # Errors

@@ -21,7 +21,7 @@ use crate::machine::event::Symptom;
 use crate::sys::clock;
 use crate::sys::notify_socket::NotifySocket;
 use crate::sys::tcp_info::Gauge;
-use crate::units::{Slot, WorkerId};
+use crate::units::{ServiceName, Slot, WorkerId};
 
 const WORKER: WorkerId = WorkerId(7);
 /// For what must happen.
@@ -53,7 +53,7 @@ struct Bench {
     listener: Option<TcpListener>,
     route: Route,
     prober: Prober,
-    findings: mpsc::Receiver<(WorkerId, Finding)>,
+    findings: mpsc::Receiver<(ServiceName, WorkerId, Finding)>,
     servers: JoinSet<()>,
 }
 
@@ -110,12 +110,13 @@ impl Bench {
 
     async fn next(&mut self) -> Finding {
         let found = timeout(SOON, self.findings.recv()).await.expect("a finding in time").expect("open");
+        let found = (found.1, found.2);
         assert_eq!(found.0, WORKER);
         found.1
     }
 
     fn nothing_more(&mut self) {
-        assert_eq!(self.findings.try_recv().ok(), None);
+        assert_eq!(self.findings.try_recv().ok().map(|(_, worker, finding)| (worker, finding)), None);
     }
 }
 
@@ -483,7 +484,7 @@ async fn alive_for_counts_from_the_start_of_the_process() {
     let check = Check::AliveFor { time: Duration::from_secs(3600) };
     let subject = Subject { started: clock::now(), ..bench.subject() };
     bench.prober.watch(WORKER, subject, &health(check, pace(10, 1, 1), None), NO_WINDOW).expect("watch");
-    let found = bench.findings.recv().await.expect("open");
+    let found = bench.findings.recv().await.map(|(_, worker, finding)| (worker, finding)).expect("open");
     assert_eq!(found, (WORKER, Finding::Passed));
     let waited = began.elapsed();
     assert!(waited > Duration::from_secs(3590) && waited <= Duration::from_secs(3601), "{waited:?}");
@@ -698,7 +699,10 @@ async fn a_worker_that_stops_saying_that_it_lives_is_sick() {
     // This process is the worker.
     hear(&mut bench, socket, me(), &health, Stage::Starting);
     send_from_here(&to, "READY=1");
-    assert_eq!(bench.findings.recv().await, Some((WORKER, Finding::Passed)));
+    assert_eq!(
+        bench.findings.recv().await.map(|(_, worker, finding)| (worker, finding)),
+        Some((WORKER, Finding::Passed))
+    );
     let ready = tokio::time::Instant::now();
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_secs(15)).await;
@@ -707,13 +711,19 @@ async fn a_worker_that_stops_saying_that_it_lives_is_sick() {
         tokio::task::yield_now().await;
     }
     let silent = tokio::time::Instant::now();
-    assert_eq!(bench.findings.recv().await, Some((WORKER, sick("no WATCHDOG=1 for 20 s"))));
+    assert_eq!(
+        bench.findings.recv().await.map(|(_, worker, finding)| (worker, finding)),
+        Some((WORKER, sick("no WATCHDOG=1 for 20 s")))
+    );
     assert!(ready.elapsed() > Duration::from_secs(150) && silent.elapsed() < Duration::from_secs(21));
     // Said once; a sign of life starts it again.
     tokio::time::sleep(Duration::from_secs(3600)).await;
     bench.nothing_more();
     send_from_here(&to, "WATCHDOG=1");
-    assert_eq!(bench.findings.recv().await, Some((WORKER, sick("no WATCHDOG=1 for 20 s"))));
+    assert_eq!(
+        bench.findings.recv().await.map(|(_, worker, finding)| (worker, finding)),
+        Some((WORKER, sick("no WATCHDOG=1 for 20 s")))
+    );
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ pub enum Finding {
 #[derive(Debug)]
 pub struct Prober {
     service: ServiceName,
-    events: mpsc::Sender<(WorkerId, Finding)>,
+    events: mpsc::Sender<(ServiceName, WorkerId, Finding)>,
     watches: HashMap<WorkerId, Watch>,
     tasks: JoinSet<()>,
 }
@@ -82,20 +82,20 @@ struct Watch {
 pub(super) struct Reporter {
     pub(super) worker: WorkerId,
     pub(super) service: ServiceName,
-    events: mpsc::Sender<(WorkerId, Finding)>,
+    events: mpsc::Sender<(ServiceName, WorkerId, Finding)>,
 }
 
 impl Reporter {
     /// Waits while the inbox is full. An inbox that is gone belongs to an agent that ends.
     pub(super) async fn report(&self, finding: Finding) {
-        let _ = self.events.send((self.worker, finding)).await;
+        let _ = self.events.send((self.service.clone(), self.worker, finding)).await;
     }
 }
 
 impl Prober {
     /// A prober that watches nobody yet. Findings wait where `events` is full: nothing is lost, looks just come later.
     #[must_use]
-    pub fn new(service: ServiceName, events: mpsc::Sender<(WorkerId, Finding)>) -> Self {
+    pub fn new(service: ServiceName, events: mpsc::Sender<(ServiceName, WorkerId, Finding)>) -> Self {
         Self { service, events, watches: HashMap::new(), tasks: JoinSet::new() }
     }
 
