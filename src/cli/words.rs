@@ -15,7 +15,7 @@ pub(super) fn took(millis: u64) -> String {
     }
 }
 
-/// How long ago an RFC 3339 time was: `3s`, `2m 5s`, `4h 12m`, `3days 4h`; the text itself when it is no time.
+/// How long ago an RFC 3339 time was: `3s`, `2m 5s`, `4h 12m`, `3d 4h`; the text itself when it is no time.
 pub(super) fn ago(at: &str, now: SystemTime) -> String {
     match humantime::parse_rfc3339(at) {
         Ok(then) => coarse(now.duration_since(then).unwrap_or(Duration::ZERO)),
@@ -23,10 +23,14 @@ pub(super) fn ago(at: &str, now: SystemTime) -> String {
     }
 }
 
-/// The two largest units.
+/// The largest unit that is there, and the next.
 fn coarse(time: Duration) -> String {
-    let whole = humantime::format_duration(Duration::from_secs(time.as_secs())).to_string();
-    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    let all = time.as_secs();
+    let parts = [(all / 86_400, "d"), (all / 3600 % 24, "h"), (all / 60 % 60, "m"), (all % 60, "s")];
+    let first = parts.iter().position(|(number, _)| *number > 0).unwrap_or(parts.len() - 1);
+    let said =
+        parts.iter().enumerate().skip(first).take(2).filter(|(place, (number, _))| *place == first || *number > 0);
+    said.map(|(_, (number, unit))| format!("{number}{unit}")).collect::<Vec<_>>().join(" ")
 }
 
 /// `12.3 MiB`.
@@ -66,6 +70,8 @@ mod tests {
         assert_eq!(ago("2026-02-03T04:05:03.500Z", now), "2s");
         assert_eq!(ago("2026-02-03T00:00:00Z", now), "4h 5m");
         assert_eq!(ago("2026-02-03T05:00:00Z", now), "0s");
+        assert_eq!(ago("2026-01-31T00:04:06Z", now), "3d 4h");
+        assert_eq!(ago("2025-02-03T04:05:06Z", now), "365d");
         assert_eq!(ago("yesterday", now), "yesterday");
     }
 
