@@ -167,7 +167,8 @@ async fn death(fault: &Fault, mut arrived: watch::Receiver<Clients>) {
     match fault {
         Fault::Dies(time) => sleep(*time).await,
         Fault::DiesBusy(time) => {
-            let _sender_lives_in_the_app = arrived.wait_for(|clients| *clients == Clients::Some).await;
+            // The guard in the result would lock out the sender, and with it every answer.
+            drop(arrived.wait_for(|clients| *clients == Clients::Some).await);
             sleep(*time).await;
         }
         Fault::None
