@@ -226,13 +226,18 @@ impl Rig {
     }
 
     /// SIGTERM to the keeper; returns its exit status once it has ended, and fails if a process is left.
-    pub(crate) fn stop(mut self) -> ExitStatus {
+    pub(crate) fn stop(self) -> ExitStatus {
         self.signal("TERM");
+        self.ended()
+    }
+
+    /// Waits until the keeper, which was told to end, has ended; returns its exit status, and fails if a process is left.
+    pub(crate) fn ended(mut self) -> ExitStatus {
         let deadline = clock::now().after(GENEROUS);
         let status = loop {
             match self.keeper.try_wait().expect("ask for the keeper") {
                 Some(status) => break status,
-                None if clock::until(deadline).is_zero() => panic!("SIGTERM did not end the keeper:\n{}", self.log()),
+                None if clock::until(deadline).is_zero() => panic!("the keeper does not end:\n{}", self.log()),
                 None => pause(),
             }
         };
