@@ -16,6 +16,14 @@ pub const VERSION: u32 = 1;
 /// The number of the fd on which an agent finds its link to the keeper: its standard input.
 pub const LINK_FD: i32 = 0;
 
+/// The environment variable in which an agent finds the soft limit of open files that the keeper was started with, before
+/// it raised its own: workers are started with this one.
+pub const ENV_OPEN_FILES: &str = "ROLLOUT_OPEN_FILES";
+
+/// The environment variable in which an agent finds how often, in microseconds, the service manager wants to hear
+/// [`Notice::Watchdog`]. Not there: never.
+pub const ENV_WATCHDOG_USEC: &str = "ROLLOUT_WATCHDOG_USEC";
+
 /// From the agent. Only those marked "answered" get a packet back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -7,14 +7,17 @@
 pub mod child;
 pub mod clock;
 pub mod connections;
+pub mod errno;
 pub mod exec;
 pub mod fd;
 pub mod fd_pass;
 pub mod listener;
 pub mod memfd;
 pub mod notify_socket;
+pub mod poll;
 pub mod proc;
 pub mod signals;
 pub mod steer;
 pub mod tcp_info;
 pub mod tree;
+pub mod watched;
