@@ -1,1 +1,0 @@
-//! Which lane belongs to whom; admission; stragglers; feedback; repair.
