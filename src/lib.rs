@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  5  main.rs
-//!  4  cli/      → wire config units (cli/run.rs alone sees agent and keeper)
+//!  4  cli/      → wire config units (cli/run.rs alone sees agent and keeper, cli/host.rs alone sees sys)
 //!  3  agent/    → everything below: the imperative shell
 //! 2½  keeper/   → sys units: holds fds and children, decides nothing
 //!  2  sys/      → units: the only unsafe, nix, libc, signal-hook

@@ -54,12 +54,14 @@ pub enum Event {
     Emptied(WorkerId),
     /// The worker's process is gone.
     Exited(WorkerId, Exit),
+    /// A new agent found that the worker was never started: the old one died on the way there.
+    NeverStarted(WorkerId),
     /// The time of `next_deadline()` may have come. Harmless when it has not.
     DeadlinePassed,
 }
 
 /// What the stop signal would do to a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnStop {
     /// It has a handler: it can finish what it is doing.
@@ -69,7 +71,7 @@ pub enum OnStop {
 }
 
 /// Why a worker is not, or no longer, good.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Symptom {
     /// It could not be started; the text names program and cause.
@@ -230,7 +232,7 @@ pub enum Note {
 }
 
 /// Why a rollout does not go forward.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// A worker of the new target was no good.
@@ -247,7 +249,7 @@ pub enum Cause {
 }
 
 /// How a rollout ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Every slot serves the new target.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Everything about one service that is a number or a choice between rules.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Limits {
     /// N: how many slots. At least 1.
     pub workers: u32,
@@ -38,7 +38,7 @@ pub struct Limits {
 }
 
 /// What a failed rollout does with the slots it has already replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// Bring them back to the old release, ready first.
@@ -48,7 +48,7 @@ pub enum OnFailure {
 }
 
 /// How long to linger before the stop signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Linger {
     /// Not at all where the program catches the stop signal, 10 s where it does not.
@@ -58,7 +58,7 @@ pub enum Linger {
 }
 
 /// Delay before start number k of a worker that keeps dying: `min`, doubled k times, at most `max`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Backoff {
     /// The first delay.
     pub min: Duration,
@@ -67,7 +67,7 @@ pub struct Backoff {
 }
 
 /// A slot whose worker died `failures` times `within` this time is left alone until a person or a rollout comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GiveUp {
     /// At least 1.
     pub failures: u32,

@@ -18,6 +18,12 @@ use super::fd;
 /// Where programs are searched when there is no `PATH` (the default of execvp(3)).
 const DEFAULT_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
 
+/// Signals are numbered from 1 to this (`_NSIG`), on x86-64 and aarch64.
+const LAST_SIGNAL: libc::c_int = 64;
+
+/// The kernel's size of a set of so many signals.
+const MASK_BYTES: usize = 8;
+
 /// Becomes the leader of a new session and so of a new process group, away from any terminal.
 ///
 /// # Errors
@@ -32,10 +38,14 @@ pub fn new_session() -> io::Result<()> {
 /// # Errors
 /// Never on Linux.
 pub fn reset_signals() -> io::Result<()> {
-    for number in 1..=libc::SIGRTMAX() {
-        // Refused (EINVAL) for SIGKILL, SIGSTOP and the two that the C library keeps for itself; those are at default.
-        // SAFETY: the default disposition runs no code of ours.
-        let _ = unsafe { libc::signal(number, libc::SIG_DFL) };
+    // A struct sigaction of the kernel: SIG_DFL, no flags, no restorer, empty mask. The C library's own call would refuse
+    // the two signals that it keeps for its threads, and those may be inherited as ignored too.
+    let default = [0_u64; 4];
+    let no_old = ptr::null_mut::<u64>();
+    for number in 1..=LAST_SIGNAL {
+        // Refused (EINVAL) for SIGKILL and SIGSTOP, which nobody can ignore.
+        // SAFETY: the kernel reads 32 bytes from `default`, and the default disposition runs no code of ours.
+        let _ = unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), no_old, MASK_BYTES) };
     }
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }

@@ -11,6 +11,7 @@ pub mod errno;
 pub mod exec;
 pub mod fd;
 pub mod fd_pass;
+pub mod group;
 pub mod knock;
 pub mod listener;
 pub mod memfd;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// What the kernel says about a listener.
@@ -24,12 +24,28 @@ const TCP_LISTEN: u8 = 10;
 /// # Errors
 /// The fd is not a TCP socket.
 pub fn listening(socket: impl AsFd) -> io::Result<Listening> {
+    let info = tcp_info(socket.as_fd())?;
+    Ok(Listening { queued: info.tcpi_unacked, backlog: info.tcpi_sacked, open: info.tcpi_state == TCP_LISTEN })
+}
+
+/// Whether everything this side sent, its end included, has reached the peer's kernel. For a connection that was just
+/// made and half-closed it proves that the other side's listener has queued it: TCP takes the end in order after the
+/// last packet of the handshake.
+///
+/// # Errors
+/// The fd is not a TCP socket.
+pub fn end_arrived(socket: impl AsFd) -> io::Result<bool> {
+    // TCP_FIN_WAIT2, TCP_TIME_WAIT, TCP_CLOSE, TCP_LAST_ACK and TCP_CLOSING; the last two mean that the peer ended, too.
+    tcp_info(socket.as_fd()).map(|info| matches!(info.tcpi_state, 5..=7 | 9 | 11))
+}
+
+fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = mem::size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: `info` is `length` bytes long and stays alive over the call; the kernel writes at most that much.
     let code = unsafe {
         libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
+            socket.as_raw_fd(),
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
             info.as_mut_ptr().cast(),
@@ -40,8 +56,7 @@ pub fn listening(socket: impl AsFd) -> io::Result<Listening> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: zeroed memory is a valid tcp_info (integers only), whatever part of it the kernel wrote.
-    let info = unsafe { info.assume_init() };
-    Ok(Listening { queued: info.tcpi_unacked, backlog: info.tcpi_sacked, open: info.tcpi_state == TCP_LISTEN })
+    Ok(unsafe { info.assume_init() })
 }
 
 /// Reads the accept queue of one lane; cheap to clone and to keep. Works on a duplicate of the lane's fd.
@@ -53,6 +68,14 @@ impl Gauge {
     #[must_use]
     pub fn new(lane: Arc<OwnedFd>) -> Self {
         Self(lane)
+    }
+
+    /// All that the kernel says about the lane now.
+    ///
+    /// # Errors
+    /// The fd is not a TCP socket.
+    pub fn listening(&self) -> io::Result<Listening> {
+        listening(&*self.0)
     }
 
     /// How many connections wait for `accept` now.

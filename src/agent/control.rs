@@ -1,1 +1,0 @@
-//! The control API: axum routes on the Unix socket; each becomes a [`super::request::Request`].

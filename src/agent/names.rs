@@ -1,0 +1,39 @@
+//! The names under which the keeper holds what belongs to a worker.
+
+use crate::units::{ServiceName, WorkerId};
+
+/// A worker as the keeper's child: `web/w17`.
+pub(crate) fn child(service: &ServiceName, worker: WorkerId) -> String {
+    format!("{service}/{worker}")
+}
+
+/// Whose child that is.
+pub(crate) fn parse_child(name: &str) -> Option<(ServiceName, WorkerId)> {
+    let (service, worker) = name.split_once('/')?;
+    let number = worker.strip_prefix('w')?.parse().ok()?;
+    Some((service.parse().ok()?, WorkerId(number)))
+}
+
+/// The read end of a worker's output.
+pub(crate) fn output(service: &ServiceName, worker: WorkerId) -> String {
+    format!("output:{service}/{worker}")
+}
+
+/// The socket on which a worker says READY=1.
+pub(crate) fn notify(service: &ServiceName, worker: WorkerId) -> String {
+    format!("notify:{service}/{worker}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_found_by_its_name() {
+        let service: ServiceName = "web-1".parse().expect("a name");
+        assert_eq!(parse_child(&child(&service, WorkerId(17))), Some((service, WorkerId(17))));
+        for foreign in ["", "web", "web/17", "web/wx", "/w1"] {
+            assert_eq!(parse_child(foreign), None, "{foreign:?}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Notes → log lines, steps for followers, the journal.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::{Follower, Following, Reach, Shell};
+use crate::agent::book::Began;
+use crate::agent::clock::Wall;
+use crate::agent::words;
+use crate::machine::event::{Cause, Note, Outcome, Symptom, Target};
+use crate::sys::clock;
+use crate::units::{Digest, RolloutId, Slot, WorkerId};
+use crate::wire::api::{self, Entry, Failure, Progress, Report, Step};
+
+/// Output lines that a failure report quotes.
+const QUOTED_LINES: usize = 20;
+
+impl Shell {
+    /// One note: logged once, sent to whoever follows, written down when it is an end.
+    pub(super) fn tell(&mut self, note: Note, reach: &mut Reach<'_>) {
+        let service = self.name.clone();
+        match note {
+            Note::Queued { rollout, .. } => {
+                info!(%service, %rollout, "rollout waits for the one under way");
+                if let Some(behind) = self.machine.view().rollout.map(|rolling| rolling.to.rollout) {
+                    self.to_followers_of(rollout, Progress::Queued { rollout, behind }, reach.wall);
+                }
+            }
+            Note::Began { to, from } => self.began(to, from, reach.wall),
+            Note::Starting { slot, worker, target } => {
+                info!(%service, %slot, %worker, generation = %target.generation, release = target.release.short(), "worker starting");
+                self.to_all(
+                    Progress::Starting { slot, worker: worker.to_string(), release: target.release },
+                    reach.wall,
+                );
+            }
+            Note::Ready { slot, worker, took } => {
+                info!(%service, %slot, %worker, ?took, "worker ready");
+                self.to_all(Progress::Ready { slot, worker: worker.to_string(), took_ms: millis(took) }, reach.wall);
+            }
+            Note::Draining { slot, worker } => {
+                info!(%service, %slot, %worker, "worker draining");
+                self.draining(slot, worker, None, reach.wall);
+            }
+            Note::Killing { slot, worker, after } => {
+                warn!(%service, %slot, %worker, ?after, "worker did not go in time: killed")
+            }
+            Note::Gone { slot, worker, exit, took } => {
+                info!(%service, %slot, %worker, %exit, ?took, "worker gone");
+                let gone =
+                    Progress::Gone { slot, worker: worker.to_string(), took_ms: millis(took), how: exit.to_string() };
+                self.to_all(gone, reach.wall);
+            }
+            Note::Failed { slot, worker, symptom, retry_in } => {
+                self.failed((slot, worker), &symptom, retry_in, reach.wall)
+            }
+            Note::GaveUp { slot, failures } => self.gave_up(slot, failures, reach.wall),
+            Note::RollingBack { rollout, cause } => {
+                let why = words::cause(&cause);
+                warn!(%service, %rollout, why, "rolling back");
+                self.to_all(Progress::RollingBack { why }, reach.wall);
+            }
+            Note::Paused { rollout, cause } => self.paused(rollout, &cause, reach.wall),
+            Note::Resumed { rollout } => {
+                info!(%service, %rollout, "rollout resumed");
+                self.to_all(Progress::Resumed, reach.wall);
+            }
+            Note::Ended { rollout, outcome } => self.ended(rollout, &outcome, reach.wall),
+            Note::Scaled { workers } => {
+                info!(%service, workers, "scaled");
+                let said = format!("{workers} {} ready", words::workers(workers));
+                self.end_scaling(api::Outcome::Done, said, reach.wall);
+            }
+        }
+    }
+
+    fn began(&mut self, to: Target, from: Option<Target>, wall: Wall) {
+        let (rollout, generation, release) = (to.rollout, to.generation, to.release);
+        let from = from.map(|from| from.release);
+        info!(service = %self.name, %rollout, %generation, release = release.short(), "rollout begins");
+        let mut slots = 0;
+        if let Some(plan) = self.book.plans.get_mut(&rollout) {
+            plan.began = Some(Began { at: clock::now(), generation, from });
+            slots = plan.settings.limits.workers;
+        }
+        self.to_followers_of(rollout, Progress::Began { rollout, generation, release, from, slots }, wall);
+    }
+
+    /// A draining worker's connections were counted.
+    pub(crate) fn counted(&mut self, worker: WorkerId, connections: u32, wall: Wall) {
+        let Some(hand) = self.workers.get_mut(&worker) else { return };
+        hand.connections = Some(connections);
+        if let Some(slot) = self.book.posts.get(&worker).map(|post| post.slot) {
+            self.draining(slot, worker, Some(connections), wall);
+        }
+    }
+
+    fn draining(&mut self, slot: Slot, worker: WorkerId, connections: Option<u32>, wall: Wall) {
+        self.to_all(Progress::Draining { slot, worker: worker.to_string(), connections }, wall);
+    }
+
+    fn failed(&mut self, who: (Slot, WorkerId), symptom: &Symptom, retry_in: Option<Duration>, wall: Wall) {
+        let (slot, worker) = who;
+        let why = words::symptom(symptom);
+        let retry = retry_in.map(|delay| format!("next start in {}", humantime::format_duration(delay)));
+        warn!(service = %self.name, %slot, %worker, why, retry, "worker failed");
+        let output = self.files.output.last_lines(worker, QUOTED_LINES);
+        let failure = Failure { slot, worker: worker.to_string(), why: why.clone(), output: output.clone() };
+        let rollout = self.book.posts.get(&worker).map(|post| post.rollout);
+        if let Some(plan) = rollout.and_then(|rollout| self.book.plans.get_mut(&rollout)) {
+            plan.failure.get_or_insert(failure);
+        }
+        self.to_all(Progress::Failed { slot, worker: worker.to_string(), why, output }, wall);
+    }
+
+    fn gave_up(&mut self, slot: Slot, failures: u32, wall: Wall) {
+        warn!(
+            service = %self.name, %slot, failures,
+            "gave up on this slot: its workers keep dying; the next deploy, restart or scale tries again"
+        );
+        let said = format!(
+            "slot {slot} was given up after {failures} failures: look at 'rollout logs', then deploy or restart"
+        );
+        self.end_scaling(api::Outcome::NeedsPerson, said, wall);
+    }
+
+    fn paused(&mut self, rollout: RolloutId, cause: &Cause, wall: Wall) {
+        let why = words::cause(cause);
+        warn!(service = %self.name, %rollout, why, "rollout paused: 'rollout resume' or 'rollout abort'");
+        self.to_all(Progress::Paused { why: why.clone() }, wall);
+        match cause {
+            Cause::Asked => {}
+            // Nobody would come back to whoever waits: the rollout stands until a person decides.
+            Cause::Worker { .. } => {
+                if let Some(release) = self.book.plans.get(&rollout).map(|plan| plan.release) {
+                    self.files.archive.reject(release, &why);
+                }
+                let said =
+                    format!("{why}; the rollout is paused: 'rollout resume' tries again, 'rollout abort' goes back");
+                self.finish(rollout, api::Outcome::NeedsPerson, said, wall);
+            }
+        }
+    }
+
+    fn ended(&mut self, rollout: RolloutId, outcome: &Outcome, wall: Wall) {
+        let Some(plan) = self.book.plans.get(&rollout) else { return };
+        let (release, slots) = (plan.release, plan.settings.limits.workers);
+        let from = plan.began.and_then(|began| began.from);
+        let back = from.map_or_else(|| "the old release".to_owned(), |from| format!("release {}", from.short()));
+        let (word, said) = match outcome {
+            Outcome::Done => {
+                self.book.lived(release);
+                let keep = self.book.settings.keep;
+                self.files.archive.accept(release, keep, &self.releases_in_use());
+                (api::Outcome::Done, format!("release {} is live on {slots} {}", release.short(), words::slots(slots)))
+            }
+            Outcome::RolledBack(cause) => {
+                self.rejected(release, cause);
+                (api::Outcome::RolledBack, format!("{}; every slot is back on {back}", words::cause(cause)))
+            }
+            Outcome::Stuck(cause) => {
+                self.rejected(release, cause);
+                let said = format!(
+                    "{}; the way back to {back} failed, too: look at 'rollout status' and 'rollout logs'",
+                    words::cause(cause)
+                );
+                (api::Outcome::NeedsPerson, said)
+            }
+            Outcome::Superseded { by } => (api::Outcome::Superseded, format!("the newer request {by} took its place")),
+            Outcome::Stopped => (api::Outcome::Stopped, "the service is being stopped".to_owned()),
+        };
+        let entry = self.entry(rollout, word);
+        info!(service = %self.name, %rollout, outcome = ?word, "{said}");
+        if let Some(entry) = entry {
+            self.files.archive.record(&entry);
+        }
+        self.finish(rollout, word, said, wall);
+    }
+
+    fn rejected(&self, release: Digest, cause: &Cause) {
+        match cause {
+            Cause::Worker { .. } => self.files.archive.reject(release, &words::cause(cause)),
+            Cause::Asked => {}
+        }
+    }
+
+    /// Releases that run, will run, or are the first to go back to.
+    fn releases_in_use(&self) -> BTreeSet<Digest> {
+        let planned = self.book.plans.values().map(|plan| plan.release);
+        let live = self.book.lives.last().copied();
+        planned.chain(live).chain(live.and_then(|live| self.book.before(live))).collect()
+    }
+
+    fn entry(&self, rollout: RolloutId, outcome: api::Outcome) -> Option<Entry> {
+        let plan = self.book.plans.get(&rollout)?;
+        Some(Entry {
+            rollout,
+            generation: plan.began.map(|began| began.generation),
+            at: plan.asked_at.clone(),
+            trigger: plan.trigger.name().to_owned(),
+            release: plan.release,
+            from: plan.began.and_then(|began| began.from),
+            outcome,
+            took_ms: millis(plan.began.map_or(Duration::ZERO, |began| clock::now().since(began.at))),
+            who: plan.who.clone(),
+            note: plan.note.clone(),
+            failure: plan.failure.clone().filter(|_| outcome != api::Outcome::Done),
+        })
+    }
+
+    /// Sends whoever follows this rollout its end.
+    fn finish(&mut self, rollout: RolloutId, outcome: api::Outcome, said: String, wall: Wall) {
+        let plan = self.book.plans.get(&rollout);
+        let failure = plan.and_then(|plan| plan.failure.clone()).filter(|_| outcome != api::Outcome::Done);
+        let began = plan.and_then(|plan| plan.began).map(|began| began.at);
+        let report = Report {
+            rollout: Some(rollout),
+            service: self.name.to_string(),
+            outcome,
+            release: self.live_release(),
+            said,
+            failure,
+            took_ms: began.map_or(0, |at| millis(clock::now().since(at))),
+            exit: words::exit(outcome),
+        };
+        self.end_following(Following::Rollout(rollout), report, wall);
+    }
+
+    fn end_scaling(&mut self, outcome: api::Outcome, said: String, wall: Wall) {
+        let scaling = self.followers.iter().find(|follower| follower.what == Following::Scaling);
+        let Some(since) = scaling.map(|follower| follower.since) else { return };
+        let report = Report {
+            rollout: None,
+            service: self.name.to_string(),
+            outcome,
+            release: self.live_release(),
+            said,
+            failure: None,
+            took_ms: millis(clock::now().since(since)),
+            exit: words::exit(outcome),
+        };
+        self.end_following(Following::Scaling, report, wall);
+    }
+
+    fn end_following(&mut self, what: Following, report: Report, wall: Wall) {
+        let step = step(Progress::Ended(report), wall);
+        self.followers.retain(|follower| {
+            if follower.what == what {
+                // One that is too far behind to take even the end will find it in the history.
+                let _ = follower.steps.try_send(step.clone());
+            }
+            follower.what != what
+        });
+    }
+
+    /// What every serving slot runs, if they agree.
+    pub(super) fn live_release(&self) -> Option<Digest> {
+        use crate::machine::view::WorkerState;
+        let view = self.machine.view();
+        let mut serving = view.workers.iter().filter(|worker| worker.state == WorkerState::Ready);
+        let first = serving.next()?.target?.release;
+        serving.all(|worker| worker.target.is_some_and(|target| target.release == first)).then_some(first)
+    }
+
+    pub(super) fn follow(&mut self, what: Following, steps: mpsc::Sender<Step>) {
+        self.followers.push(Follower { what, since: clock::now(), steps });
+    }
+
+    fn to_followers_of(&mut self, rollout: RolloutId, progress: Progress, wall: Wall) {
+        self.send(step(progress, wall), |what| what == Following::Rollout(rollout));
+    }
+
+    /// To whoever follows what is under way; a request that waits is not told of the steps of another.
+    fn to_all(&mut self, progress: Progress, wall: Wall) {
+        if self.followers.is_empty() {
+            return;
+        }
+        let under_way = self.machine.under_way();
+        self.send(step(progress, wall), |what| match what {
+            Following::Scaling => true,
+            Following::Rollout(rollout) => under_way == Some(rollout),
+        });
+    }
+
+    fn send(&mut self, step: Step, wants: impl Fn(Following) -> bool) {
+        self.followers.retain(|follower| !wants(follower.what) || follower.steps.try_send(step.clone()).is_ok());
+    }
+}
+
+pub(super) fn step(progress: Progress, wall: Wall) -> Step {
+    Step { at: wall.text(clock::now()), progress }
+}
+
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

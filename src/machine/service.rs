@@ -1,0 +1,652 @@
+//! The machine of one service: the only door through which its state changes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{Action, Cause, Event, Note, Outcome, Symptom, Target};
+use super::leaver::{EXTENSION, Expired, Goer, Leaver, Standing};
+use super::limits::Limits;
+use super::place::{Coming, Fitness, Place, Retry, Serving};
+use super::rolling::{Phase, Rolling, Waiting};
+use crate::units::{Exit, Generation, Moment, RolloutId, Slot, WorkerId};
+
+/// Everything that is decided about one service. Written to the state file as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Service {
+    pub(super) limits: Limits,
+    /// What every slot that is not part of a rollout runs; `None` before the first start.
+    pub(super) base: Option<Target>,
+    /// The first start, until every slot has served once.
+    pub(super) first: Option<RolloutId>,
+    pub(super) rolling: Option<Rolling>,
+    /// The newest request that came while another was under way. One is enough: newer ones take its place.
+    pub(super) waiting: Option<Waiting>,
+    pub(super) places: BTreeMap<Slot, Place>,
+    pub(super) leavers: BTreeMap<WorkerId, Leaver>,
+    pub(super) scaling: Scaling,
+    pub(super) life: Life,
+    next_worker: u64,
+    pub(super) generations: u64,
+}
+
+/// Whether somebody waits for a new number of slots to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) enum Scaling {
+    No,
+    Asked,
+}
+
+/// Whether the service goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) enum Life {
+    Going,
+    Stopping,
+    Over,
+}
+
+/// One call of `step`: its moment, and the actions that it collects.
+pub(super) struct Turn {
+    pub(super) now: Moment,
+    pub(super) out: Vec<Action>,
+}
+
+impl Turn {
+    pub(super) fn say(&mut self, note: Note) {
+        self.out.push(Action::Announce(note));
+    }
+}
+
+/// What a worker is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is admitted and must stay well.
+    Ready,
+    /// It is to get ready.
+    Coming,
+    /// It was told to go, or is not known.
+    No,
+}
+
+/// Where a worker is known.
+enum Found {
+    Serving(Slot),
+    Coming(Slot),
+    Leaving,
+    Nowhere,
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Service {
+    /// A service that has never been started. The first [`Event::Roll`] starts it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            limits: Limits::default(),
+            base: None,
+            first: None,
+            rolling: None,
+            waiting: None,
+            places: BTreeMap::new(),
+            leavers: BTreeMap::new(),
+            scaling: Scaling::No,
+            life: Life::Going,
+            next_worker: 1,
+            generations: 0,
+        }
+    }
+
+    /// Takes one event and says what to do about it, in order. Late and foreign events are normal and change nothing.
+    pub fn step(&mut self, now: Moment, event: Event) -> Vec<Action> {
+        let mut turn = Turn { now, out: Vec::new() };
+        self.take(event, &mut turn);
+        self.advance(&mut turn);
+        turn.out
+    }
+
+    /// When [`Event::DeadlinePassed`] is due; `None`: nothing happens by time alone.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Moment> {
+        let coming = self.places.values().filter_map(|place| place.coming.deadline());
+        let leaving = self.leavers.values().map(Leaver::deadline);
+        coming.chain(leaving).min()
+    }
+
+    /// What a new agent must do again, because the old one may have died after it wrote this state and before it acted.
+    /// Every one of these actions may be done twice.
+    #[must_use]
+    pub fn again(&self) -> Vec<Action> {
+        let mut out = Vec::new();
+        for place in self.places.values() {
+            if let Some(serving) = &place.serving {
+                out.push(match serving.fitness {
+                    Fitness::Sick => Action::Exclude(serving.worker),
+                    Fitness::Fit | Fitness::LastResort => Action::Admit(serving.worker),
+                });
+            }
+            match &place.coming {
+                Coming::Holding { worker, .. } => out.push(Action::Admit(*worker)),
+                Coming::Nobody
+                | Coming::Backoff { .. }
+                | Coming::Starting { .. }
+                | Coming::Proving { .. }
+                | Coming::GivenUp { .. } => {}
+            }
+        }
+        self.leavers.values().for_each(|leaver| leaver.again(&mut out));
+        if self.life == Life::Over {
+            out.push(Action::Over);
+        }
+        out
+    }
+
+    fn take(&mut self, event: Event, turn: &mut Turn) {
+        match event {
+            Event::Roll { rollout, release, limits } => self.asked(Waiting { rollout, release, limits }, turn),
+            Event::Scale(workers) => self.scale(workers),
+            Event::Pause => self.pause(turn),
+            Event::Resume => self.resume(turn),
+            Event::Abort => self.abort(turn),
+            Event::Stop => self.stop(turn),
+            Event::SpawnFailed(worker, symptom) => self.not_started(worker, symptom, turn),
+            Event::Passed(worker) => self.passed(worker, turn.now),
+            Event::Sickened(worker, symptom) => self.sickened(worker, symptom, turn),
+            Event::Extended(worker, by) => self.extended(worker, by, turn.now),
+            Event::Settled(worker, on_stop) => {
+                if let Some(leaver) = self.leavers.get_mut(&worker) {
+                    leaver.settled(on_stop, turn.now, &self.limits, &mut turn.out);
+                }
+            }
+            Event::Emptied(worker) => {
+                if let Some(leaver) = self.leavers.get_mut(&worker) {
+                    leaver.emptied(turn.now, &self.limits, &mut turn.out);
+                }
+            }
+            Event::Exited(worker, exit) => self.exited(worker, exit, turn),
+            Event::NeverStarted(worker) => self.never_started(worker, turn),
+            Event::DeadlinePassed => {}
+        }
+    }
+
+    /// Does everything that is due or has become possible.
+    fn advance(&mut self, turn: &mut Turn) {
+        self.expire_places(turn);
+        self.expire_leavers(turn);
+        self.weigh_the_sick(turn);
+        match self.life {
+            Life::Going => loop {
+                self.roll(turn);
+                self.fill(turn);
+                if !self.ends(turn) {
+                    break;
+                }
+            },
+            Life::Stopping if self.leavers.is_empty() => {
+                self.life = Life::Over;
+                turn.out.push(Action::Over);
+            }
+            Life::Stopping | Life::Over => {}
+        }
+        self.weigh_the_sick(turn);
+        self.cut_oldest_generation(turn);
+    }
+
+    // ---- events -------------------------------------------------------------------------------------------------
+
+    fn scale(&mut self, workers: u32) {
+        if self.life != Life::Going || self.base.is_none() || workers == 0 {
+            return;
+        }
+        self.limits.workers = workers;
+        if let Some(rolling) = &mut self.rolling {
+            rolling.limits_before.workers = workers;
+        }
+        self.scaling = Scaling::Asked;
+        self.add_places();
+        self.places.values_mut().filter(|place| matches!(place.coming, Coming::GivenUp { .. })).for_each(|place| {
+            place.forgive();
+            place.coming = Coming::Nobody;
+        });
+    }
+
+    fn stop(&mut self, turn: &mut Turn) {
+        if self.life != Life::Going {
+            return;
+        }
+        self.life = Life::Stopping;
+        self.scaling = Scaling::No;
+        let rolling = self.rolling.take().map(|rolling| rolling.goal.rollout);
+        let waiting = self.waiting.take().map(|waiting| waiting.rollout);
+        for rollout in rolling.into_iter().chain(waiting).chain(self.first.take()) {
+            turn.say(Note::Ended { rollout, outcome: Outcome::Stopped });
+        }
+        for slot in self.places.keys().copied().collect::<Vec<_>>() {
+            self.vacate(slot, turn);
+        }
+        self.places.clear();
+    }
+
+    fn passed(&mut self, worker: WorkerId, now: Moment) {
+        let min_ready = self.limits.min_ready;
+        for place in self.places.values_mut() {
+            if let Coming::Starting { worker: starting, target, since, .. } = place.coming
+                && starting == worker
+            {
+                let (took, until) = (now.since(since), now.after(min_ready));
+                place.coming = Coming::Proving { worker, target, since: now, took, until };
+            }
+        }
+    }
+
+    fn extended(&mut self, worker: WorkerId, by: Duration, now: Moment) {
+        if let Some(leaver) = self.leavers.get_mut(&worker) {
+            leaver.extended(by, now, &self.limits);
+        }
+        let longest = self.limits.ready_timeout.saturating_mul(EXTENSION);
+        for place in self.places.values_mut() {
+            if let Coming::Starting { worker: starting, since, deadline, .. } = &mut place.coming
+                && *starting == worker
+            {
+                *deadline = now.after(by).min(since.after(longest)).max(*deadline);
+            }
+        }
+    }
+
+    fn exited(&mut self, worker: WorkerId, exit: Exit, turn: &mut Turn) {
+        match self.find(worker) {
+            Found::Leaving => self.left(worker, exit, turn),
+            Found::Serving(slot) => {
+                turn.out.push(Action::Release(worker));
+                self.serving_is_bad(slot, Symptom::Died(exit), turn);
+            }
+            Found::Coming(slot) => {
+                turn.out.push(Action::Release(worker));
+                let symptom = match self.places[&slot].coming {
+                    Coming::Proving { .. } | Coming::Holding { .. } => Symptom::Died(exit),
+                    Coming::Nobody | Coming::Backoff { .. } | Coming::Starting { .. } | Coming::GivenUp { .. } => {
+                        Symptom::DiedStarting(exit)
+                    }
+                };
+                self.coming_is_bad(slot, symptom, turn);
+            }
+            Found::Nowhere => {}
+        }
+    }
+
+    fn left(&mut self, worker: WorkerId, exit: Exit, turn: &mut Turn) {
+        if let Some(leaver) = self.leavers.remove(&worker) {
+            let took = turn.now.since(leaver.since);
+            turn.out.push(Action::Release(worker));
+            turn.say(Note::Gone { slot: leaver.slot, worker, exit, took });
+        }
+    }
+
+    fn not_started(&mut self, worker: WorkerId, symptom: Symptom, turn: &mut Turn) {
+        match self.find(worker) {
+            Found::Coming(slot) => {
+                turn.out.push(Action::Release(worker));
+                self.coming_is_bad(slot, symptom, turn);
+            }
+            Found::Leaving => self.left(worker, Exit::Unknown, turn),
+            Found::Serving(_) | Found::Nowhere => {}
+        }
+    }
+
+    fn never_started(&mut self, worker: WorkerId, turn: &mut Turn) {
+        match self.find(worker) {
+            Found::Coming(slot) => {
+                turn.out.push(Action::Release(worker));
+                self.place(slot).coming = Coming::Nobody;
+            }
+            Found::Leaving => self.left(worker, Exit::Unknown, turn),
+            Found::Serving(_) | Found::Nowhere => {}
+        }
+    }
+
+    fn sickened(&mut self, worker: WorkerId, symptom: Symptom, turn: &mut Turn) {
+        match self.find(worker) {
+            Found::Serving(slot) => self.serving_is_sick(slot, symptom, turn),
+            Found::Coming(slot) => match self.places[&slot].coming {
+                Coming::Proving { .. } | Coming::Holding { .. } => {
+                    self.dismiss_coming(slot, turn);
+                    self.judge(slot, worker, symptom, Duration::ZERO, turn);
+                }
+                Coming::Nobody | Coming::Backoff { .. } | Coming::Starting { .. } | Coming::GivenUp { .. } => {}
+            },
+            Found::Leaving | Found::Nowhere => {}
+        }
+    }
+
+    // ---- failures -----------------------------------------------------------------------------------------------
+
+    /// The serving worker's process is gone.
+    fn serving_is_bad(&mut self, slot: Slot, symptom: Symptom, turn: &mut Turn) {
+        let Some(lost) = self.place(slot).serving.take() else { return };
+        let served = turn.now.since(lost.since);
+        if let Coming::Holding { worker, target, since, .. } = self.place(slot).coming {
+            // It is admitted already: it takes the place at once.
+            let place = self.place(slot);
+            place.serving = Some(Serving { worker, target, since, fitness: Fitness::Fit });
+            place.coming = Coming::Nobody;
+            turn.say(Note::Failed { slot, worker: lost.worker, symptom, retry_in: None });
+            return;
+        }
+        self.judge_target(slot, lost.worker, lost.target, symptom, served, turn);
+    }
+
+    /// The serving worker fails its check and its process is there: it is replaced, ready first.
+    fn serving_is_sick(&mut self, slot: Slot, symptom: Symptom, turn: &mut Turn) {
+        let Some(serving) = &mut self.place(slot).serving else { return };
+        if serving.fitness != Fitness::Fit {
+            return;
+        }
+        serving.fitness = Fitness::LastResort;
+        let (worker, target, served) = (serving.worker, serving.target, turn.now.since(serving.since));
+        if let Coming::Holding { worker: holder, target, since, .. } = self.place(slot).coming {
+            // It is admitted already: it takes the place at once.
+            self.succeed(slot, Serving { worker: holder, target, since, fitness: Fitness::Fit }, turn);
+            turn.say(Note::Failed { slot, worker, symptom, retry_in: None });
+            return;
+        }
+        if self.limits.max_surge == 0 {
+            self.retire_serving(slot, turn);
+        }
+        self.weigh_the_sick(turn);
+        self.judge_target(slot, worker, target, symptom, served, turn);
+    }
+
+    /// The coming worker's process is gone, or was never there.
+    fn coming_is_bad(&mut self, slot: Slot, symptom: Symptom, turn: &mut Turn) {
+        let Some((worker, target)) = self.place(slot).coming.worker() else { return };
+        self.place(slot).coming = Coming::Nobody;
+        self.judge_target(slot, worker, target, symptom, Duration::ZERO, turn);
+    }
+
+    /// As [`Self::judge_target`] for a worker that was just dismissed.
+    fn judge(&mut self, slot: Slot, worker: WorkerId, symptom: Symptom, served: Duration, turn: &mut Turn) {
+        if let Some(target) = self.leavers.get(&worker).map(|leaver| leaver.target) {
+            self.judge_target(slot, worker, target, symptom, served, turn);
+        }
+    }
+
+    /// A worker of `target` was no good in this slot: that ends the rollout that brings this target, and is tried again
+    /// with a growing delay otherwise.
+    fn judge_target(
+        &mut self,
+        slot: Slot,
+        worker: WorkerId,
+        target: Target,
+        symptom: Symptom,
+        served: Duration,
+        turn: &mut Turn,
+    ) {
+        if self.rolling.as_ref().is_some_and(|rolling| rolling.brings(target)) {
+            turn.say(Note::Failed { slot, worker, symptom: symptom.clone(), retry_in: None });
+            self.fail(Cause::Worker { slot, worker, symptom }, turn);
+            return;
+        }
+        let (backoff, give_up) = (self.limits.backoff, self.limits.give_up);
+        let place = self.place(slot);
+        match (place.failed(turn.now, served, backoff, give_up), &place.coming) {
+            (Retry::After(delay), Coming::Nobody) => {
+                place.coming = Coming::Backoff { since: turn.now, until: turn.now.after(delay) };
+                turn.say(Note::Failed { slot, worker, symptom, retry_in: Some(delay) });
+            }
+            (Retry::Never { failures }, Coming::Nobody) => {
+                place.coming = Coming::GivenUp { since: turn.now };
+                turn.say(Note::Failed { slot, worker, symptom, retry_in: None });
+                turn.say(Note::GaveUp { slot, failures });
+            }
+            // A replacement is on its way already.
+            (
+                Retry::After(_) | Retry::Never { .. },
+                Coming::Backoff { .. }
+                | Coming::Starting { .. }
+                | Coming::Proving { .. }
+                | Coming::Holding { .. }
+                | Coming::GivenUp { .. },
+            ) => turn.say(Note::Failed { slot, worker, symptom, retry_in: None }),
+        }
+    }
+
+    // ---- time ---------------------------------------------------------------------------------------------------
+
+    fn expire_places(&mut self, turn: &mut Turn) {
+        let surplus = Slot(self.limits.workers.saturating_add(1));
+        for slot in self.places.keys().copied().collect::<Vec<_>>() {
+            let Some(place) = self.places.get(&slot) else { continue };
+            match place.coming.clone() {
+                Coming::Starting { worker, since, deadline, .. } if deadline <= turn.now => {
+                    self.dismiss_coming(slot, turn);
+                    let symptom = Symptom::NotReadyInTime(turn.now.since(since));
+                    self.judge(slot, worker, symptom, Duration::ZERO, turn);
+                }
+                Coming::Proving { worker, target, took, until, .. } if until <= turn.now => {
+                    self.admit(slot, worker, target, took, turn);
+                }
+                Coming::Holding { worker, target, since, until } if until <= turn.now => {
+                    self.succeed(slot, Serving { worker, target, since, fitness: Fitness::Fit }, turn);
+                }
+                // Nobody is missed there: whoever is started next needs room, or is not wanted.
+                Coming::Backoff { until, .. } if until <= turn.now && (place.is_fit() || slot >= surplus) => {
+                    self.place(slot).coming = Coming::Nobody;
+                }
+                Coming::Nobody
+                | Coming::Backoff { .. }
+                | Coming::Starting { .. }
+                | Coming::Proving { .. }
+                | Coming::Holding { .. }
+                | Coming::GivenUp { .. } => {}
+            }
+        }
+    }
+
+    fn admit(&mut self, slot: Slot, worker: WorkerId, target: Target, took: Duration, turn: &mut Turn) {
+        turn.out.push(Action::Admit(worker));
+        turn.say(Note::Ready { slot, worker, took });
+        let (now, hold) = (turn.now, self.limits.hold);
+        let place = self.place(slot);
+        if place.is_fit() && !hold.is_zero() {
+            place.coming = Coming::Holding { worker, target, since: now, until: now.after(hold) };
+        } else {
+            self.succeed(slot, Serving { worker, target, since: now, fitness: Fitness::Fit }, turn);
+        }
+    }
+
+    /// The worker takes the place; its predecessor is told to go.
+    fn succeed(&mut self, slot: Slot, successor: Serving, turn: &mut Turn) {
+        self.retire_serving(slot, turn);
+        let place = self.place(slot);
+        place.serving = Some(successor);
+        place.coming = Coming::Nobody;
+    }
+
+    /// Sick workers get connections while nobody is fit, and only then.
+    fn weigh_the_sick(&mut self, turn: &mut Turn) {
+        let somebody_is_fit = self.places.values().any(Place::is_fit);
+        for serving in self.places.values_mut().filter_map(|place| place.serving.as_mut()) {
+            match serving.fitness {
+                Fitness::LastResort if somebody_is_fit => {
+                    serving.fitness = Fitness::Sick;
+                    turn.out.push(Action::Exclude(serving.worker));
+                }
+                Fitness::Sick if !somebody_is_fit => {
+                    serving.fitness = Fitness::LastResort;
+                    turn.out.push(Action::Admit(serving.worker));
+                }
+                Fitness::Fit | Fitness::Sick | Fitness::LastResort => {}
+            }
+        }
+    }
+
+    fn expire_leavers(&mut self, turn: &mut Turn) {
+        for leaver in self.leavers.values_mut() {
+            match leaver.expire(turn.now, &self.limits, &mut turn.out) {
+                Expired::Killed => {
+                    let (slot, worker, after) = (leaver.slot, leaver.worker, turn.now.since(leaver.since));
+                    turn.out.push(Action::Announce(Note::Killing { slot, worker, after }));
+                }
+                Expired::Nothing => {}
+            }
+        }
+    }
+
+    /// Kills the workers of the oldest generation when more generations drain than `max_generations` allows.
+    fn cut_oldest_generation(&mut self, turn: &mut Turn) {
+        // Who never was admitted has nothing to drain.
+        let drains = |leaver: &&Leaver| leaver.was_admitted() && !leaver.is_killed();
+        let mut draining: Vec<Generation> =
+            self.leavers.values().filter(drains).map(|leaver| leaver.target.generation).collect();
+        draining.sort_unstable();
+        draining.dedup();
+        let excess = draining.len().saturating_sub(self.limits.max_generations as usize);
+        for oldest in &draining[..excess] {
+            let cut = |leaver: &&mut Leaver| leaver.target.generation == *oldest && !leaver.is_killed();
+            for leaver in self.leavers.values_mut().filter(cut) {
+                let after = turn.now.since(leaver.since);
+                leaver.kill(turn.now, &mut turn.out);
+                turn.out.push(Action::Announce(Note::Killing { slot: leaver.slot, worker: leaver.worker, after }));
+            }
+        }
+    }
+
+    // ---- places -------------------------------------------------------------------------------------------------
+
+    /// Starts what a slot lacks, where that is not for the rollout to do.
+    fn fill(&mut self, turn: &mut Turn) {
+        let Some(base) = self.base else { return };
+        let rollout_fills = matches!(&self.rolling, Some(rolling) if rolling.phase == Phase::Forward);
+        for slot in self.within().map(|(slot, _)| *slot).collect::<Vec<_>>() {
+            let place = self.place(slot);
+            match place.coming {
+                Coming::Backoff { until, .. } if until <= turn.now && !place.is_fit() => {
+                    place.restarts += 1;
+                    self.start(slot, base, turn);
+                }
+                Coming::Nobody if !place.is_fit() && !rollout_fills => {
+                    if self.limits.max_surge == 0 {
+                        self.retire_serving(slot, turn);
+                    }
+                    self.start(slot, base, turn);
+                }
+                Coming::Nobody
+                | Coming::Backoff { .. }
+                | Coming::Starting { .. }
+                | Coming::Proving { .. }
+                | Coming::Holding { .. }
+                | Coming::GivenUp { .. } => {}
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, slot: Slot, target: Target, turn: &mut Turn) {
+        let worker = WorkerId(self.next_worker);
+        self.next_worker += 1;
+        let deadline = turn.now.after(self.limits.ready_timeout);
+        self.place(slot).coming = Coming::Starting { worker, target, since: turn.now, deadline };
+        turn.say(Note::Starting { slot, worker, target });
+        turn.out.push(Action::Spawn { worker, slot, target });
+    }
+
+    pub(super) fn retire_serving(&mut self, slot: Slot, turn: &mut Turn) {
+        if let Some(Serving { worker, target, .. }) = self.place(slot).serving.take() {
+            self.tell_to_go(slot, worker, target, Standing::Admitted, turn);
+        }
+    }
+
+    pub(super) fn dismiss_coming(&mut self, slot: Slot, turn: &mut Turn) {
+        let standing = match self.places[&slot].coming {
+            Coming::Holding { .. } => Standing::Admitted,
+            Coming::Nobody
+            | Coming::Backoff { .. }
+            | Coming::Starting { .. }
+            | Coming::Proving { .. }
+            | Coming::GivenUp { .. } => Standing::Unseen,
+        };
+        if let Some((worker, target)) = self.place(slot).coming.worker() {
+            self.tell_to_go(slot, worker, target, standing, turn);
+        }
+        self.place(slot).coming = Coming::Nobody;
+    }
+
+    /// Tells everybody in a slot to go.
+    pub(super) fn vacate(&mut self, slot: Slot, turn: &mut Turn) {
+        self.retire_serving(slot, turn);
+        self.dismiss_coming(slot, turn);
+    }
+
+    fn tell_to_go(&mut self, slot: Slot, worker: WorkerId, target: Target, standing: Standing, turn: &mut Turn) {
+        let for_rollout = self.rolling.as_ref().map(|rolling| rolling.goal.rollout);
+        if standing == Standing::Admitted {
+            turn.say(Note::Draining { slot, worker });
+        }
+        let leaver = Leaver::new(Goer { worker, slot, target }, standing, for_rollout, &self.limits, turn);
+        self.leavers.insert(worker, leaver);
+    }
+
+    pub(super) fn add_places(&mut self) {
+        for slot in 1..=self.limits.workers {
+            self.places.entry(Slot(slot)).or_default();
+        }
+    }
+
+    /// Tells the workers of slots above N to go.
+    pub(super) fn drop_places(&mut self, turn: &mut Turn) {
+        let above = Slot(self.limits.workers.saturating_add(1));
+        for slot in self.places.range(above..).map(|(slot, _)| *slot).collect::<Vec<_>>() {
+            self.vacate(slot, turn);
+            self.places.remove(&slot);
+        }
+    }
+
+    pub(super) fn place(&mut self, slot: Slot) -> &mut Place {
+        self.places.entry(slot).or_default()
+    }
+
+    fn find(&self, worker: WorkerId) -> Found {
+        if self.leavers.contains_key(&worker) {
+            return Found::Leaving;
+        }
+        for (slot, place) in &self.places {
+            if place.serving.as_ref().is_some_and(|serving| serving.worker == worker) {
+                return Found::Serving(*slot);
+            }
+            if place.coming.worker().is_some_and(|(coming, _)| coming == worker) {
+                return Found::Coming(*slot);
+            }
+        }
+        Found::Nowhere
+    }
+
+    /// What a worker is wanted for.
+    #[must_use]
+    pub fn need_of(&self, worker: WorkerId) -> Wanted {
+        match self.find(worker) {
+            Found::Serving(_) => Wanted::Ready,
+            Found::Coming(slot) => match self.places[&slot].coming {
+                Coming::Holding { .. } => Wanted::Ready,
+                Coming::Nobody
+                | Coming::Backoff { .. }
+                | Coming::Starting { .. }
+                | Coming::Proving { .. }
+                | Coming::GivenUp { .. } => Wanted::Coming,
+            },
+            Found::Leaving | Found::Nowhere => Wanted::No,
+        }
+    }
+
+    /// Every worker that should have a process.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerId> {
+        self.places.values().flat_map(Place::workers).chain(self.leavers.keys().copied()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
