@@ -499,8 +499,10 @@ impl Service {
 
     /// Kills the workers of the oldest generation when more generations drain than `max_generations` allows.
     fn cut_oldest_generation(&mut self, turn: &mut Turn) {
+        // Who never was admitted has nothing to drain.
+        let drains = |leaver: &&Leaver| leaver.was_admitted() && !leaver.is_killed();
         let mut draining: Vec<Generation> =
-            self.leavers.values().filter(|leaver| !leaver.is_killed()).map(|leaver| leaver.target.generation).collect();
+            self.leavers.values().filter(drains).map(|leaver| leaver.target.generation).collect();
         draining.sort_unstable();
         draining.dedup();
         let excess = draining.len().saturating_sub(self.limits.max_generations as usize);

@@ -39,6 +39,7 @@ impl Places {
             let is_last = ahead.is_empty();
             match found {
                 Some(kind) if kind.is_symlink() => {
+                    entries.insert((at.clone(), name));
                     links += 1;
                     if links > MOST_LINKS {
                         return Err(io::Error::other("too many symbolic links"));

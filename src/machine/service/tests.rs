@@ -390,6 +390,14 @@ fn a_request_that_waits_behind_a_rollout_that_fails_and_pauses_begins() {
 }
 
 #[test]
+fn a_newcomer_that_is_dismissed_cuts_nobodys_connections() {
+    let slow = Limits { max_generations: 1, ..limits(2) };
+    let mut story = Story::serving(slow.clone());
+    story.roll(2, B, slow).ready(3).tell(Event::Passed(WorkerId(4)));
+    assert_eq!(story.sickens(4).did(), ["stop w4", "spawn w5 in 1 of a"], "w1 still drains");
+}
+
+#[test]
 fn a_new_agent_is_told_what_the_old_one_may_not_have_done() {
     let mut story = Story::serving(limits(2));
     story.roll(2, B, limits(2)).ready(3);
