@@ -45,7 +45,9 @@ if sys.argv[1] == "run":
     running = [subprocess.Popen(["sleep", "1000"], start_new_session=True)]
     def stop(*_):
         if "messy" not in open(here + "/rollout.yaml").read():
-            for process in running: process.kill()
+            for process in running:
+                try: os.kill(process.pid, signal.SIGKILL), os.waitpid(process.pid, 0)
+                except (ChildProcessError, ProcessLookupError): pass
         os._exit(3)
     signal.signal(signal.SIGTERM, stop)
     while True:

@@ -127,7 +127,7 @@ async fn relay(stranded: Stranded, turn: Arc<AtomicUsize>, relayed: Arc<AtomicU6
         Ok(None) => {}
         Err(_) => warn!(after = ?PATIENCE, "a stranded connection is closed: no worker took it"),
     }
-    drop(room);
+    drop(room.0);
 }
 
 /// A connection to one of the ready workers; `None` when the listener is gone.

@@ -3,15 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, connect, setsockopt, socket, sockopt,
 };
 
+use super::poll::{For, wait};
 use super::steer::MARK_CLASS;
+use crate::units::Moment;
 
 /// Begins a marked connection and does not wait for it. Dropping it ends it.
 ///
@@ -22,7 +22,7 @@ pub fn knock(from: SocketAddr, to: SocketAddr) -> io::Result<OwnedFd> {
     let fd = socket(domain, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     // Closed with a reset: no TIME_WAIT, which would keep a marked IPv6 port for a minute.
-    setsockopt(&fd, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?;
+    setsockopt(&fd, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
     match from {
         SocketAddr::V4(from) => bind(fd.as_raw_fd(), &SockaddrIn::from(from))?,
         SocketAddr::V6(from) => {
@@ -40,12 +40,11 @@ pub fn knock(from: SocketAddr, to: SocketAddr) -> io::Result<OwnedFd> {
     }
 }
 
-/// The first of these that has something to read or accept within this time.
+/// The first of these that has something to read or accept before this moment.
 ///
 /// # Errors
 /// As poll(2).
-pub fn first_readable(fds: &[BorrowedFd<'_>], within: Duration) -> io::Result<Option<usize>> {
-    let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-    poll(&mut polled, PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX))?;
-    Ok(polled.iter().position(|fd| fd.any() == Some(true)))
+pub fn first_readable(fds: &[BorrowedFd<'_>], until: Moment) -> io::Result<Option<usize>> {
+    let asked: Vec<_> = fds.iter().map(|fd| (*fd, For::Reading)).collect();
+    Ok(wait(&asked, Some(until))?.iter().position(|found| found.reading))
 }

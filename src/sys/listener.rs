@@ -21,6 +21,7 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Group, Uid, User, chown};
 
+use super::fd::{Blocking, set_blocking};
 use super::tcp_info::listening;
 
 /// Where a socket is bound.
@@ -169,22 +170,35 @@ fn refused(step: &'static str, place: &Place, error: Errno) -> ListenerError {
 pub fn bind_tcp(at: SocketAddr, family: Family, sharing: Sharing) -> Result<OwnedFd, ListenerError> {
     let place = Place::Tcp(at);
     let said = |error| refused("listen on", &place, error);
+    let first = bind_once(at, family, sharing).map_err(said)?;
+    if at.port() != 0 {
+        return Ok(first);
+    }
+    // A socket for which the kernel chose the port loses it when it is shut down; one that was bound by number keeps it.
+    let mut numbered = at;
+    if let Place::Tcp(chosen) = place_of(&first).map_err(|error| said(errno_of(&error)))? {
+        numbered.set_port(chosen.port());
+    }
+    bind_once(numbered, family, sharing).map_err(said)
+}
+
+fn bind_once(at: SocketAddr, family: Family, sharing: Sharing) -> Result<OwnedFd, Errno> {
     let domain = if at.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let fd = socket(domain, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(said)?;
+    let fd = socket(domain, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     if at.is_ipv6() {
-        setsockopt(&fd, sockopt::Ipv6V6Only, &(family == Family::OnlyV6)).map_err(said)?;
+        setsockopt(&fd, sockopt::Ipv6V6Only, &(family == Family::OnlyV6))?;
     }
     // Connections of an earlier life in TIME_WAIT must not keep the port.
-    setsockopt(&fd, sockopt::ReuseAddr, &true).map_err(said)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     if sharing == Sharing::Joins {
-        setsockopt(&fd, sockopt::ReusePort, &true).map_err(said)?;
+        setsockopt(&fd, sockopt::ReusePort, &true)?;
     }
     match at {
-        SocketAddr::V4(at) => bind(fd.as_raw_fd(), &SockaddrIn::from(at)).map_err(said)?,
-        SocketAddr::V6(at) => bind(fd.as_raw_fd(), &SockaddrIn6::from(at)).map_err(said)?,
+        SocketAddr::V4(at) => bind(fd.as_raw_fd(), &SockaddrIn::from(at))?,
+        SocketAddr::V6(at) => bind(fd.as_raw_fd(), &SockaddrIn6::from(at))?,
     }
     if sharing == Sharing::Founds {
-        setsockopt(&fd, sockopt::ReusePort, &true).map_err(said)?;
+        setsockopt(&fd, sockopt::ReusePort, &true)?;
     }
     Ok(fd)
 }
@@ -318,7 +332,8 @@ pub enum Damage {
 pub fn mend(fd: impl AsFd, backlog: u32) -> io::Result<Vec<Damage>> {
     let fd = fd.as_fd();
     let mut damage = reopen(fd, backlog)?;
-    if set_blocking(fd, Blocking::Blocks)? == Blocking::Never {
+    if blocking_of(fd)? == Blocking::Fail {
+        set_blocking(fd, Blocking::Wait)?;
         damage.push(Damage::NonBlocking);
     }
     Ok(damage)
@@ -342,30 +357,9 @@ pub fn reopen(fd: impl AsFd, backlog: u32) -> io::Result<Vec<Damage>> {
 }
 
 /// Whether calls on a socket wait. A property of the open file description: all who hold the socket share it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blocking {
-    /// They wait.
-    Blocks,
-    /// `O_NONBLOCK`: they never wait.
-    Never,
-}
-
-/// Sets `O_NONBLOCK` and gives back what it was.
-///
-/// # Errors
-/// As fcntl(2).
-pub fn set_blocking(fd: impl AsFd, blocking: Blocking) -> io::Result<Blocking> {
-    let fd = fd.as_fd();
+fn blocking_of(fd: BorrowedFd<'_>) -> io::Result<Blocking> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    let found = if flags.contains(OFlag::O_NONBLOCK) { Blocking::Never } else { Blocking::Blocks };
-    if found != blocking {
-        let wanted = match blocking {
-            Blocking::Blocks => flags - OFlag::O_NONBLOCK,
-            Blocking::Never => flags | OFlag::O_NONBLOCK,
-        };
-        fcntl(fd, FcntlArg::F_SETFL(wanted))?;
-    }
-    Ok(found)
+    Ok(if flags.contains(OFlag::O_NONBLOCK) { Blocking::Fail } else { Blocking::Wait })
 }
 
 /// The next connection of a listener that has `O_NONBLOCK`; `None` when nothing is queued. The connection never blocks.
@@ -452,15 +446,6 @@ pub fn reached_at(at: SocketAddr, family: Family) -> SocketAddr {
     }
 }
 
-/// A second fd for the same socket.
-///
-/// # Errors
-/// No fd number is free.
-pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // std uses F_DUPFD_CLOEXEC.
-    fd.try_clone_to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
@@ -520,9 +505,11 @@ mod tests {
         listen(&fd, 64).expect("listen");
         assert_eq!(mend(&fd, 64).expect("mend"), []);
         listen(&fd, 1).expect("shrink");
-        set_blocking(&fd, Blocking::Never).expect("fcntl");
+        set_blocking(&fd, Blocking::Fail).expect("fcntl");
         assert_eq!(mend(&fd, 64).expect("mend"), [Damage::Backlog { found: 1 }, Damage::NonBlocking]);
+        let before = at(&fd);
         stop_listening(&fd).expect("shutdown");
+        assert_eq!(at(&fd), before, "it keeps its port");
         TcpStream::connect(at(&fd)).expect_err("it is closed");
         assert_eq!(mend(&fd, 64).expect("mend"), [Damage::Closed]);
         TcpStream::connect(at(&fd)).expect("it is open");
@@ -534,7 +521,7 @@ mod tests {
     fn accepting_never_waits() {
         let fd = bind_tcp(any(), Family::Both, Sharing::Alone).expect("bind");
         listen(&fd, 8).expect("listen");
-        set_blocking(&fd, Blocking::Never).expect("fcntl");
+        set_blocking(&fd, Blocking::Fail).expect("fcntl");
         assert!(accept_nonblocking(&fd).expect("accept").is_none());
         let _client = TcpStream::connect(at(&fd)).expect("connect");
         assert!(accept_nonblocking(&fd).expect("accept").is_some());

@@ -150,7 +150,7 @@ mod tests {
         }
     }
 
-    /// A shell that runs `script`, which must print one line; the child and that line.
+    /// A shell that runs (a background command has no standard input of its own: scripts keep theirs as fd 3) `script`, which must print one line; the child and that line.
     fn shell(script: &str) -> (Child, String) {
         let mut child = Command::new("/bin/sh")
             .args(["-c", script])
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_grandchild_is_a_descendant_and_a_stranger_is_not() {
-        let (child, grandchild) = shell("(read wait <&3; :) 3<&0 & echo $!; wait");
+        let (child, grandchild) = shell("exec 3<&0; (read wait <&3; :) & echo $!; wait");
         let (pid, grandchild) = (pid_of(&child), grandchild.parse().expect("pid"));
         let me = i32::try_from(std::process::id()).expect("pid");
         assert_eq!(parent(grandchild).expect("ask"), pid);
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn an_orphan_of_the_worker_s_session_belongs_to_it() {
         // The leader ends; its child, no longer its descendant, waits for the end of our pipe.
-        let orphanage = "exec setsid /bin/sh -c '(exec /bin/sh -c \"echo \\$\\$; read wait\" <&3) 3<&0 & exit'";
+        let orphanage = "exec 3<&0 setsid /bin/sh -c '(exec /bin/sh -c \"echo \\$\\$; read wait\" <&3) & exit'";
         let (mut leader, orphan) = shell(orphanage);
         let (pid, orphan) = (pid_of(&leader), orphan.parse().expect("pid"));
         let input = leader.stdin.take();

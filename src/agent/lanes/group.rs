@@ -13,7 +13,8 @@ use super::report::LanesError;
 use super::watch::{Take, Taken, Tasks, take_one};
 use crate::agent::relay::Ready;
 use crate::agent::route::Route;
-use crate::sys::listener::{self, Blocking, Family, ListenerError, Place, Sharing, set_blocking};
+use crate::sys::fd::{Blocking, duplicate, set_blocking};
+use crate::sys::listener::{self, Family, ListenerError, Place, Sharing};
 use crate::sys::steer::{self, Admitted, Mark, Table};
 use crate::sys::tcp_info::{Gauge, Listening, listening};
 use crate::units::LaneIndex;
@@ -155,7 +156,7 @@ impl Group {
     pub(super) fn duplicate(&self, lane: LaneIndex) -> Result<OwnedFd, LanesError> {
         let missing = || self.kernel("find a socket", io::ErrorKind::NotFound.into());
         let socket = self.lane(lane).ok_or_else(missing)?;
-        listener::duplicate(socket.as_fd()).map_err(|error| self.kernel("duplicate a socket", error))
+        duplicate(socket).map_err(|error| self.kernel("duplicate a socket", error))
     }
 
     /// Watches a lane from now on, instead of how it was watched before.
@@ -163,7 +164,7 @@ impl Group {
         self.end_watch(lane);
         let socket = self.duplicate(lane)?;
         if take == Take::AtOnce {
-            set_blocking(&socket, Blocking::Never).map_err(|error| self.kernel("unblock a socket", error))?;
+            set_blocking(&socket, Blocking::Fail).map_err(|error| self.kernel("unblock a socket", error))?;
         }
         self.watches.insert(lane, (take, tasks.watch(socket, take, self.ready.subscribe())));
         Ok(())
@@ -200,7 +201,7 @@ impl Group {
     pub(super) fn clear(&self, lane: LaneIndex, tasks: &Tasks) {
         let (Some(socket), false) = (self.lane(lane), self.ready.borrow().is_empty()) else { return };
         while let Some(room) = tasks.desk.room_now() {
-            match take_one(socket, &tasks.desk, &self.ready.subscribe(), room) {
+            match take_one(socket.as_fd(), &tasks.desk, &self.ready.subscribe(), room) {
                 Ok(Taken::One) => {}
                 // What cannot be taken now is the next worker's.
                 Ok(Taken::None) | Err(_) => return,

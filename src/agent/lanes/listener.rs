@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use super::group::{Group, WAITING_ROOM};
 use super::names;
 use super::report::{LanesError, Made};
 use crate::config::settings::{Address, Listen, Mode};
+use crate::sys::fd::duplicate;
 use crate::sys::listener::{self, Access, Family, ListenerError, Place, Sharing};
 use crate::units::{LaneIndex, ServiceName};
 
@@ -230,7 +231,7 @@ fn open_shared(listen: &Listen, sources: &mut Sources<'_>, made: &mut Vec<Made>)
     };
     let kernel = |step| move |source| LanesError::Kernel { step, listener: listen.name.clone(), source };
     listener::listen(&socket, listen.backlog).map_err(kernel("listen on the socket"))?;
-    let fd = listener::duplicate(socket.as_fd()).map_err(kernel("duplicate the socket"))?;
+    let fd = duplicate(&socket).map_err(kernel("duplicate the socket"))?;
     let shared = shared(&listen.name, socket, listen.backlog)?;
     made.push(Made { keeper_name, fd });
     Ok(shared)

@@ -127,7 +127,9 @@ impl Lanes {
         let held = self.groups().map(|group| group.lanes.len()).max().unwrap_or(0);
         let with_workers = usize::from(WAITING_ROOM.0 + 1)..held.saturating_sub(usize::from(RESERVE));
         self.occupants = vec![Occupant::Vacant(None); held];
-        self.occupants[with_workers].fill(Occupant::Unclaimed);
+        if let Some(lanes) = self.occupants.get_mut(with_workers) {
+            lanes.fill(Occupant::Unclaimed);
+        }
     }
 
     /// Makes room for this many workers, and watches what nobody has.

@@ -20,6 +20,7 @@ use std::time::Duration;
 use super::group::Group;
 use super::report::{LanesError, What};
 use super::watch::Tasks;
+use crate::sys::clock::now;
 use crate::sys::knock::{first_readable, knock};
 use crate::sys::listener;
 use crate::units::LaneIndex;
@@ -90,7 +91,7 @@ impl Group {
         let _connection = knock(self.mark().source(lane), to)?;
         let sockets: Vec<_> = among.iter().filter_map(|lane| self.lane(*lane)).collect();
         let sockets: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
-        let Some(found) = first_readable(&sockets, KNOCK)? else { return Ok(None) };
+        let Some(found) = first_readable(&sockets, now().after(KNOCK))? else { return Ok(None) };
         listener::accept_nonblocking(sockets[found])?;
         Ok(among.get(found).copied())
     }

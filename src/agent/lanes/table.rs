@@ -1,7 +1,7 @@
 //! Which worker has which lane, and how it stands with new connections.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use super::group::WAITING_ROOM;
 use super::listener::{Listener, Shared, add_made};
@@ -9,6 +9,7 @@ use super::repair::RESERVE;
 use super::report::{Assigned, Damage, LanesError, Made, Standing, What};
 use super::watch::{Take, Tasks};
 use crate::agent::route::Route;
+use crate::sys::fd::duplicate;
 use crate::sys::listener::{self, Place};
 use crate::sys::steer::MAX_ADMITTED;
 use crate::units::{LaneIndex, Moment, ServiceName, WorkerId};
@@ -419,7 +420,7 @@ impl Lanes {
 
 impl Shared {
     fn duplicate(&self) -> Result<OwnedFd, LanesError> {
-        let duplicated = listener::duplicate(self.socket.as_fd());
+        let duplicated = duplicate(&self.socket);
         duplicated.map_err(|source| self.kernel("duplicate the socket", source))
     }
 

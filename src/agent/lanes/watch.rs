@@ -1,20 +1,20 @@
 //! Lanes that nobody accepts from: what arrives there is taken and relayed.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tracing::warn;
 
 use crate::agent::relay::{Desk, Ready, Room};
-use crate::sys::listener::{Blocking, accept_nonblocking, set_blocking};
-use crate::sys::tcp_info::listening;
+use crate::sys::fd::{Blocking, set_blocking};
+use crate::sys::listener::accept_nonblocking;
+use crate::sys::tcp_info::{Listening, listening};
+use crate::sys::watched::Watched;
 
 /// How long a connection may wait for a worker that was told to stop. A program that still accepts takes far less.
 const STRAGGLER: Duration = Duration::from_millis(50);
@@ -83,33 +83,29 @@ struct Watch {
 
 impl Watch {
     async fn run(mut self, lane: OwnedFd) -> io::Result<()> {
-        let lane = AsyncFd::with_interest(lane, Interest::READABLE)?;
+        let lane = Watched::new(lane)?;
         loop {
-            lane.readable().await?.clear_ready();
-            let found = listening(lane.get_ref())?;
+            let found = lane.read_with(something_new).await?;
             if !found.open {
                 // A closed socket is readable for ever: whoever repairs the lane watches it anew.
                 self.disturbed.notify_one();
                 return Ok(());
             }
             if self.take == Take::Stragglers {
-                if found.queued == 0 {
-                    continue;
-                }
                 sleep(STRAGGLER).await;
-                if listening(lane.get_ref())?.queued == 0 {
+                if listening(&lane)?.queued == 0 {
                     continue;
                 }
-                set_blocking(lane.get_ref(), Blocking::Never)?;
+                set_blocking(&lane, Blocking::Fail)?;
             }
-            if let Pause::Over = self.empty(lane.get_ref()).await {
+            if let Pause::Over = self.empty(lane.as_fd()).await {
                 return Ok(());
             }
         }
     }
 
     /// Takes what waits, as soon as somebody is ready to have it.
-    async fn empty(&mut self, lane: &OwnedFd) -> Pause {
+    async fn empty(&mut self, lane: BorrowedFd<'_>) -> Pause {
         loop {
             let Some(room) = self.desk.room().await else { return Pause::Over };
             if self.ready.wait_for(|ready| !ready.is_empty()).await.is_err() {
@@ -131,6 +127,12 @@ impl Watch {
     }
 }
 
+/// Something waits, or nothing ever will.
+fn something_new(lane: BorrowedFd<'_>) -> io::Result<Listening> {
+    let found = listening(lane)?;
+    if found.open && found.queued == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(found) }
+}
+
 /// Whether something waited.
 pub(super) enum Taken {
     One,
@@ -138,7 +140,12 @@ pub(super) enum Taken {
 }
 
 /// Hands the next waiting connection of a non-blocking lane to the desk.
-pub(super) fn take_one(lane: &OwnedFd, desk: &Desk, ready: &watch::Receiver<Ready>, room: Room) -> io::Result<Taken> {
+pub(super) fn take_one(
+    lane: BorrowedFd<'_>,
+    desk: &Desk,
+    ready: &watch::Receiver<Ready>,
+    room: Room,
+) -> io::Result<Taken> {
     match accept_nonblocking(lane)? {
         Some(client) => {
             desk.take(client, ready.clone(), room);
