@@ -270,9 +270,7 @@ fn with_on_failure_pause_a_person_decides() {
     paused(&rig);
     // Not mended: it pauses again.
     assert_eq!(rig.cli(&["resume"]).code, Some(0));
-    rig.wait_until("it has paused again", |rig| {
-        rig.log().matches("rollout paused").count() >= 3
-    });
+    rig.wait_until("it has paused again", |rig| rig.log().matches("rollout paused").count() >= 3);
     paused(&rig);
     fs::write(&marker, "").expect("mend it");
     assert_eq!(rig.cli(&["resume"]).code, Some(0));
