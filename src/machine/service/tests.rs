@@ -1,7 +1,7 @@
 //! Stories: what the machine says, event by event.
 
 use super::*;
-use crate::machine::event::OnStop;
+use crate::machine::event::{Cause, OnStop};
 use crate::machine::limits::{GiveUp, OnFailure};
 use crate::machine::view::{ServiceState, WorkerState};
 use crate::units::{Digest, Signal};
