@@ -110,6 +110,8 @@ pub(crate) struct Ledger {
     pub(super) newest_generation: Option<Generation>,
     /// Slots whose emptiness is nobody's doing: they crashed, sickened, or never served.
     pub(super) excused: BTreeSet<Slot>,
+    /// Slots that were empty by the numbers of a rollout that is taken back, until they are served.
+    pub(super) forgiven: BTreeSet<Slot>,
     pub(crate) life: Life,
     /// Time that the agent was late altogether.
     pub(crate) lateness: Duration,
@@ -128,6 +130,7 @@ impl Ledger {
             asked: BTreeMap::new(),
             newest_generation: None,
             excused: BTreeSet::new(),
+            forgiven: BTreeSet::new(),
             life: Life::Going,
             lateness: Duration::ZERO,
             last_unkind: None,
@@ -299,6 +302,7 @@ impl Ledger {
         if known.health == Health::Well {
             let slot = known.slot;
             self.excused.remove(&slot);
+            self.forgiven.remove(&slot);
         }
         Ok(())
     }
@@ -467,8 +471,8 @@ impl Ledger {
         current.way = way;
         if way == Way::Back {
             self.limits = current.before.clone();
-            // The numbers changed under slots that were empty by the old ones. Nobody new may be taken away.
-            self.excused.extend(self.unserved().collect::<Vec<_>>());
+            // The numbers changed under slots that were empty by the old ones. That excuses nobody who is taken away.
+            self.forgiven = self.unserved().collect();
         }
         Ok(())
     }

@@ -25,7 +25,8 @@ impl Ledger {
             hold(left.is_none(), Law::OneEnd, || format!("{rollout} was rolled back and {left:?} is in its place"))?;
         }
         if self.current.is_some() && self.life == Life::Going {
-            let excused = self.excused.iter().filter(|slot| slot.0 <= self.limits.workers && !self.is_served(**slot));
+            let excused = self.excused.union(&self.forgiven);
+            let excused = excused.filter(|slot| slot.0 <= self.limits.workers && !self.is_served(**slot));
             let floor = (self.limits.workers as usize).saturating_sub(self.unavailable() + excused.count());
             hold(self.ready() >= floor, Law::Capacity, || format!("{} ready of at least {floor}", self.ready()))?;
         }
