@@ -493,10 +493,13 @@ impl Service {
         }
     }
 
-    /// Tells the workers of slots above N to go.
+    /// Tells the workers of slots above N to go; those that serve, only when they are no longer missed below.
     pub(super) fn drop_places(&mut self, turn: &mut Turn) {
+        let somebody_comes = |place: &Place| !place.is_fit() && !matches!(place.coming, Coming::GivenUp { .. });
+        let are_missed = self.within().any(|(_, place)| somebody_comes(place));
         let above = Slot(self.limits.workers.saturating_add(1));
-        for slot in self.places.range(above..).map(|(slot, _)| *slot).collect::<Vec<_>>() {
+        let surplus = self.places.range(above..).filter(|(_, place)| !(are_missed && place.is_fit()));
+        for slot in surplus.map(|(slot, _)| *slot).collect::<Vec<_>>() {
             self.vacate(slot, turn);
             self.places.remove(&slot);
         }

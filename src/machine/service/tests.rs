@@ -355,6 +355,14 @@ fn the_number_of_slots_changes_both_ways() {
 }
 
 #[test]
+fn a_surplus_worker_serves_until_the_slots_that_stay_do() {
+    let mut story = Story::serving(limits(2));
+    story.exits(1);
+    assert!(story.tell(Event::Scale(1)).did().is_empty(), "w2 alone serves");
+    assert_eq!(story.ready(3).did(), ["admit w3", "exclude w2"]);
+}
+
+#[test]
 fn a_stopped_service_is_over_when_its_last_worker_is_gone() {
     let mut story = Story::serving(limits(2));
     assert_eq!(story.tell(Event::Stop).did(), ["exclude w1", "exclude w2"]);
