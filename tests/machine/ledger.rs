@@ -112,6 +112,8 @@ pub(crate) struct Ledger {
     pub(super) excused: BTreeSet<Slot>,
     /// Slots that were empty by the numbers of a rollout that is taken back, until they are served.
     pub(super) forgiven: BTreeSet<Slot>,
+    /// Slots to which nobody comes.
+    pub(super) given_up: BTreeSet<Slot>,
     pub(crate) life: Life,
     /// Time that the agent was late altogether.
     pub(crate) lateness: Duration,
@@ -131,6 +133,7 @@ impl Ledger {
             newest_generation: None,
             excused: BTreeSet::new(),
             forgiven: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             life: Life::Going,
             lateness: Duration::ZERO,
             last_unkind: None,
@@ -210,6 +213,7 @@ impl Ledger {
             let grown = (self.limits.workers + 1..=workers).map(Slot).filter(|slot| !self.is_served(*slot));
             self.excused.extend(grown.collect::<Vec<_>>());
             self.limits.workers = workers;
+            self.given_up.clear();
             if let Some(current) = &mut self.current {
                 current.before.workers = workers;
             }
@@ -303,6 +307,7 @@ impl Ledger {
             let slot = known.slot;
             self.excused.remove(&slot);
             self.forgiven.remove(&slot);
+            self.given_up.remove(&slot);
         }
         Ok(())
     }
@@ -378,8 +383,8 @@ impl Ledger {
                 format!("{worker} is taken away from slot {slot}: {ready} ready of at least {floor}")
             })
         } else {
-            let excused = self.excused.iter().filter(|slot| slot.0 <= self.limits.workers).count();
-            hold(ready + excused >= floor, Law::Capacity, || {
+            let given_up = self.given_up.iter().filter(|slot| slot.0 <= self.limits.workers).count();
+            hold(ready + given_up >= floor, Law::Capacity, || {
                 format!("{worker} is taken away from surplus slot {slot}: {ready} ready of at least {floor}")
             })
         }
@@ -427,6 +432,10 @@ impl Ledger {
                 let excusable = self.last_unkind.is_none_or(|last| *worker <= last);
                 hold(excusable, Law::Liveness, || format!("{worker} failed in a kind world"))
             }
+            Note::GaveUp { slot, .. } => {
+                self.given_up.insert(*slot);
+                Ok(())
+            }
             Note::RollingBack { rollout, .. } => self.goes(*rollout, Way::Back),
             Note::Paused { rollout, .. } => self.goes(*rollout, Way::Paused),
             Note::Resumed { rollout } => self.goes(*rollout, Way::Forward),
@@ -435,7 +444,6 @@ impl Ledger {
             | Note::Ready { .. }
             | Note::Killing { .. }
             | Note::Gone { .. }
-            | Note::GaveUp { .. }
             | Note::Scaled { .. } => Ok(()),
         }
     }
@@ -447,6 +455,7 @@ impl Ledger {
         let newest = self.asked.keys().next_back() == Some(&to.rollout);
         hold(newest, Law::OneRollout, || format!("{} began, but a newer one was asked for", to.rollout))?;
         self.waiting = None;
+        self.given_up.clear();
         let Some(asked) = self.asked.get_mut(&to.rollout) else {
             return hold(false, Law::OneEnd, || format!("{} began and nobody asked for it", to.rollout));
         };
@@ -473,6 +482,7 @@ impl Ledger {
             self.limits = current.before.clone();
             // The numbers changed under slots that were empty by the old ones. That excuses nobody who is taken away.
             self.forgiven = self.unserved().collect();
+            self.given_up.clear();
         }
         Ok(())
     }
