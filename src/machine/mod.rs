@@ -39,6 +39,7 @@
 //! ```
 
 pub mod event;
+mod failing;
 mod leaver;
 pub mod limits;
 mod picture;
