@@ -46,5 +46,6 @@ mod picture;
 mod place;
 mod rolling;
 pub mod service;
+mod time;
 pub mod verdict;
 pub mod view;
