@@ -1,5 +1,6 @@
 //! Floor 3: the imperative shell: it waits and obeys.
 
+mod applied;
 mod archive;
 mod book;
 mod clock;
@@ -14,6 +15,7 @@ mod names;
 pub mod output;
 pub mod prober;
 pub mod relay;
+mod reload;
 pub mod request;
 pub mod route;
 mod run;
