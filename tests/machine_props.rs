@@ -71,7 +71,9 @@ fn every_order_of_events_keeps_the_laws() {
         for (workers, max_surge, max_unavailable) in [(1, 1, 0), (1, 0, 1), (2, 1, 0), (2, 0, 1)] {
             let searched = search(&limits(workers, max_surge, max_unavailable), number, 2000);
             match searched {
-                Ok(searched) => println!("release {number}, N {workers} + {max_surge} - {max_unavailable}: {searched:?}"),
+                Ok(searched) => {
+                    println!("release {number}, N {workers} + {max_surge} - {max_unavailable}: {searched:?}")
+                }
                 Err(broken) => panic!("release {number}, N {workers} + {max_surge} - {max_unavailable}: {broken}"),
             }
         }

@@ -249,11 +249,11 @@ impl Ledger {
                 }
                 Ok(())
             }
-            Action::Release(worker) => hold(
-                self.workers.get(worker).is_none_or(|worker| worker.path == Path::Gone),
-                Law::NoGhost,
-                || format!("{worker} is let go of and nobody said that it is gone"),
-            ),
+            Action::Release(worker) => {
+                hold(self.workers.get(worker).is_none_or(|worker| worker.path == Path::Gone), Law::NoGhost, || {
+                    format!("{worker} is let go of and nobody said that it is gone")
+                })
+            }
             Action::Announce(note) => self.note(now, note),
             Action::Over => hold(self.live_workers() == 0, Law::NoGhost, || "over with workers left".to_owned()),
         }
@@ -262,7 +262,9 @@ impl Ledger {
     fn spawned(&mut self, now: Moment, worker: WorkerId, slot: Slot, target: Target) -> Checked {
         hold(!self.workers.contains_key(&worker), Law::NoReuse, || format!("{worker} was started twice"))?;
         let began = self.asked.get(&target.rollout).and_then(|asked| asked.generation);
-        hold(began == Some(target.generation), Law::NoReuse, || format!("{worker} is of {target:?} which never began"))?;
+        hold(began == Some(target.generation), Law::NoReuse, || {
+            format!("{worker} is of {target:?} which never began")
+        })?;
         let beside_fit = slot.0 <= self.limits.workers && self.is_served(slot);
         let (born, spawned_in) = (now, self.current.as_ref().map(|current| current.rollout));
         let (gate, health, path) = (Gate::Shut, Health::Well, Path::InPlace);
@@ -279,7 +281,8 @@ impl Ledger {
 
     /// Fit and coming workers of the slots up to N, an empty slot counted as the one that it will have.
     fn live_within(&self) -> usize {
-        let in_slot = |slot: Slot| self.workers.values().filter(|worker| worker.slot == slot && worker.counts()).count();
+        let in_slot =
+            |slot: Slot| self.workers.values().filter(|worker| worker.slot == slot && worker.counts()).count();
         (1..=self.limits.workers).map(|slot| in_slot(Slot(slot)).max(1)).sum()
     }
 
@@ -325,7 +328,9 @@ impl Ledger {
     }
 
     fn killed(&self, now: Moment, worker: WorkerId) -> Checked {
-        let Some(Worker { path: Path::Leaving { patience, .. }, .. }) = self.workers.get(&worker) else { return Ok(()) };
+        let Some(Worker { path: Path::Leaving { patience, .. }, .. }) = self.workers.get(&worker) else {
+            return Ok(());
+        };
         let due = match *patience {
             Patience::Stopped { until } => until <= now,
             Patience::Settles { .. } | Patience::Settled => false,
@@ -507,10 +512,17 @@ impl Ledger {
     // ---- states ---------------------------------------------------------------------------------------------------
 
     /// After a step.
-    pub(crate) fn state(&self, now: Moment, view: &View, rolled_back: &[RolloutId], deadline: Option<Moment>) -> Checked {
+    pub(crate) fn state(
+        &self,
+        now: Moment,
+        view: &View,
+        rolled_back: &[RolloutId],
+        deadline: Option<Moment>,
+    ) -> Checked {
         self.gates(view)?;
         for rollout in rolled_back {
-            let left = self.workers.iter().find(|(_, worker)| worker.is_in_place() && worker.target.rollout == *rollout);
+            let left =
+                self.workers.iter().find(|(_, worker)| worker.is_in_place() && worker.target.rollout == *rollout);
             hold(left.is_none(), Law::OneEnd, || format!("{rollout} was rolled back and {left:?} is in its place"))?;
         }
         if self.current.is_some() && self.life == Life::Going {

@@ -127,7 +127,9 @@ impl Planted {
     fn hears(&mut self, event: Event) -> Vec<Event> {
         let in_slot_1 = |worker: WorkerId| self.slot_of(worker) == Some(Slot(1));
         let drops = match (&event, self.bug) {
-            (Event::Exited(worker, _), Bug::DropsExited) | (Event::Passed(worker), Bug::DropsPassed) => in_slot_1(*worker),
+            (Event::Exited(worker, _), Bug::DropsExited) | (Event::Passed(worker), Bug::DropsPassed) => {
+                in_slot_1(*worker)
+            }
             (Event::Exited(worker, _), Bug::LosesLeavers) => self.is_leaving(*worker),
             (Event::DeadlinePassed, Bug::LosesDeadlinePassed) => true,
             _ => false,
@@ -155,7 +157,8 @@ impl Planted {
     }
 
     fn loosened(&self, limits: Limits) -> Limits {
-        let (max_surge, max_unavailable, max_draining) = (limits.max_surge, limits.max_unavailable, limits.max_draining);
+        let (max_surge, max_unavailable, max_draining) =
+            (limits.max_surge, limits.max_unavailable, limits.max_draining);
         match self.bug {
             Bug::LoosensUnavailable => Limits { max_unavailable: max_unavailable + 1, ..limits },
             Bug::LoosensSurge => Limits { max_surge: max_surge + 1, ..limits },
@@ -170,8 +173,11 @@ impl Planted {
         for action in actions {
             match (&action, self.bug) {
                 (Action::Release(_), Bug::SwallowsRelease)
-                | (Action::Announce(Note::Ended { outcome: Outcome::Superseded { .. }, .. }), Bug::LosesSuperseded) => {}
-                (Action::Spawn { worker, .. }, Bug::AdmitsAtSpawn) => out.extend([action.clone(), Action::Admit(*worker)]),
+                | (Action::Announce(Note::Ended { outcome: Outcome::Superseded { .. }, .. }), Bug::LosesSuperseded) => {
+                }
+                (Action::Spawn { worker, .. }, Bug::AdmitsAtSpawn) => {
+                    out.extend([action.clone(), Action::Admit(*worker)])
+                }
                 (Action::Spawn { worker, .. }, Bug::ForgesPassed) => {
                     let worker = *worker;
                     out.push(action);

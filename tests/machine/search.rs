@@ -116,7 +116,8 @@ impl Node {
             let deaths = if budget.agent_deaths > 0 { &[None, Some(0), Some(2), Some(99)][..] } else { &[None][..] };
             for dies_after in deaths {
                 let agent_deaths = budget.agent_deaths - u32::from(dies_after.is_some());
-                let mut next = self.after(Budget { agent_deaths, ..budget }, format!("{event:?}, dies after {dies_after:?}"));
+                let mut next =
+                    self.after(Budget { agent_deaths, ..budget }, format!("{event:?}, dies after {dies_after:?}"));
                 next.sim.now = now;
                 next.sim.dies_after = *dies_after;
                 let held = next.sim.tell(event.clone());
@@ -161,7 +162,9 @@ fn relative(value: &mut serde_json::Value, now: Moment) {
             fields.retain(|name, _| !["since", "took", "limits", "limits_before"].contains(&name.as_str()));
             for (name, field) in fields.iter_mut() {
                 match (name.as_str(), field.as_u64()) {
-                    ("until" | "deadline" | "kill_at" | "again_at", Some(at)) => *field = at.saturating_sub(now.0).into(),
+                    ("until" | "deadline" | "kill_at" | "again_at", Some(at)) => {
+                        *field = at.saturating_sub(now.0).into()
+                    }
                     ("failures", _) => *field = field.as_array().map_or(0, Vec::len).into(),
                     _ => relative(field, now),
                 }

@@ -185,7 +185,9 @@ fn same(what: &str, one: &World, other: &World) -> Checked {
         hold(!alive || alike, Law::Again, || format!("{what}: {worker} is {process:?} instead of {twin:?}"))?;
         // An obedient one would have died of the order. (One that dies of being admitted needs no order.)
         let comparable = process.manner != Manner::DiesAdmitted;
-        hold(!comparable || process.fate == twin.fate, Law::Again, || format!("{what}: {worker} is {process:?}, not {twin:?}"))?;
+        hold(!comparable || process.fate == twin.fate, Law::Again, || {
+            format!("{what}: {worker} is {process:?}, not {twin:?}")
+        })?;
     }
     Ok(())
 }
