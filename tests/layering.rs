@@ -12,6 +12,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("main.rs", &["cli"]),
     ("lib.rs", &[]),
     ("cli/run.rs", &["wire", "config", "units", "agent", "keeper"]),
+    ("cli/host.rs", &["sys", "units"]),
     ("cli/", &["wire", "config", "units"]),
     ("agent/", &["keeper", "sys", "wire", "config", "release", "machine", "units"]),
     ("keeper/", &["sys", "units"]),

@@ -21,12 +21,11 @@ use super::names;
 use super::output::Mirror;
 use super::prober::Finding;
 use super::request::{Answer, Request, Roll};
-use super::run::{ByName, FINDINGS_BOUND, load};
+use super::run::{ByName, FINDINGS_BOUND};
 use super::service_manager::{ReloadWork, ServiceManager};
 use super::shell::{Opening, Reach, Shell, in_words, reply};
 use super::start::Source;
-use super::watching;
-use crate::config::settings::{Program, Service, Settings, Watch};
+use crate::config::settings::{Service, Settings};
 use crate::keeper::protocol::Inventory;
 use crate::machine::event::Event;
 use crate::sys::clock;
@@ -35,24 +34,24 @@ use crate::wire::api::{Done, Refusal, Status};
 
 /// The agent.
 pub(super) struct Agent {
-    source: Source,
+    pub(super) source: Source,
     state_dir: PathBuf,
-    link: KeeperLink,
-    shells: ByName<Shell>,
-    watchers: ByName<AbortHandle>,
-    channels: Channels,
-    manager: ServiceManager,
+    pub(super) link: KeeperLink,
+    pub(super) shells: ByName<Shell>,
+    pub(super) watchers: ByName<AbortHandle>,
+    pub(super) channels: Channels,
+    pub(super) manager: ServiceManager,
     /// Orders of SIGHUP whose releases are being prepared.
-    preparing: usize,
-    life: Life,
+    pub(super) preparing: usize,
+    pub(super) life: Life,
 }
 
 /// Ways into the loop and out of it.
-struct Channels {
-    wall: Wall,
+pub(super) struct Channels {
+    pub(super) wall: Wall,
     mirror: Mirror,
-    tasks: JoinSet<()>,
-    inbox: mpsc::Sender<Happening>,
+    pub(super) tasks: JoinSet<()>,
+    pub(super) inbox: mpsc::Sender<Happening>,
     happenings: mpsc::Receiver<Happening>,
     findings_in: mpsc::Sender<(ServiceName, WorkerId, Finding)>,
     findings: mpsc::Receiver<(ServiceName, WorkerId, Finding)>,
@@ -61,7 +60,7 @@ struct Channels {
 }
 
 /// What the agent as a whole does.
-enum Life {
+pub(super) enum Life {
     Going {
         reload: Reload,
     },
@@ -73,7 +72,7 @@ enum Life {
 
 /// Whether the configuration is being read because of SIGHUP. A storm of signals becomes one more reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reload {
+pub(super) enum Reload {
     Idle,
     Reading,
     ReadingAndAgain,
@@ -94,6 +93,7 @@ const HUP: Signal = Signal(1);
 const INT: Signal = Signal(2);
 const USR1: Signal = Signal(10);
 
+/// What a shell may use for the time of one call.
 macro_rules! reach {
     ($agent:ident) => {
         &mut Reach {
@@ -104,6 +104,8 @@ macro_rules! reach {
         }
     };
 }
+
+pub(super) use reach;
 
 impl Agent {
     pub(super) fn new(
@@ -167,7 +169,7 @@ impl Agent {
         Ok(())
     }
 
-    fn open(
+    pub(super) fn open(
         &mut self,
         name: ServiceName,
         settings: Service,
@@ -332,124 +334,6 @@ impl Agent {
             Roll::Rollback(rollback) => shell.rollback(&rollback, who, answer, reach!(self)),
             Roll::Scale(scale) => shell.scale(scale.workers, answer, reach!(self)),
         }
-    }
-
-    // ---- the configuration --------------------------------------------------------------------------------------
-
-    fn reload(&mut self) {
-        let Life::Going { reload } = &mut self.life else { return };
-        match reload {
-            Reload::Idle => {
-                *reload = Reload::Reading;
-                self.manager.reloading(&mut self.link);
-                self.reread(Reread::Sighup);
-            }
-            Reload::Reading | Reload::ReadingAndAgain => *reload = Reload::ReadingAndAgain,
-        }
-    }
-
-    fn reread(&mut self, why: Reread) {
-        let (source, inbox) = (self.source.clone(), self.channels.inbox.clone());
-        self.channels.tasks.spawn(async move {
-            let read = tokio::task::spawn_blocking(move || load(&source)).await;
-            let read = read.unwrap_or_else(|_| Err("reading the configuration was interrupted".to_owned()));
-            let _ = inbox.send(Happening::Reread(why, read.map(Box::new))).await;
-        });
-    }
-
-    fn reread_done(&mut self, why: Reread, read: Result<Box<Settings>, String>) {
-        match (why, read) {
-            (Reread::Restart(order), Ok(settings)) => self.restart(*order, *settings),
-            (Reread::Restart(order), Err(problems)) => reply(order.answer, Err(refusal(1, problems))),
-            (Reread::Sighup, Ok(settings)) => {
-                self.apply(*settings);
-                self.reload_read();
-            }
-            (Reread::Sighup, Err(problems)) => {
-                for line in problems.lines() {
-                    error!("{line}");
-                }
-                self.manager.status(&mut self.link, "the configuration was not taken: see the log");
-                self.reload_read();
-            }
-        }
-    }
-
-    fn reload_read(&mut self) {
-        let again = matches!(self.life, Life::Going { reload: Reload::ReadingAndAgain });
-        if let Life::Going { reload } = &mut self.life {
-            *reload = Reload::Idle;
-        }
-        if again {
-            self.reload();
-        }
-    }
-
-    fn restart(&mut self, mut order: Order, mut settings: Settings) {
-        match (settings.services.remove(&order.service), self.shells.get(&order.service)) {
-            (Some(service), Some(shell)) => {
-                order.settings = Some(service);
-                shell.prepare(order, reach!(self));
-            }
-            (None, _) | (_, None) => {
-                let gone = format!(
-                    "service {} is not in the configuration any more: 'kill -HUP' the agent to drop it",
-                    order.service
-                );
-                reply(order.answer, Err(refusal(1, gone)));
-            }
-        }
-    }
-
-    /// Brings every service to a configuration: known ones roll, new ones start, missing ones stop.
-    fn apply(&mut self, settings: Settings) {
-        if matches!(self.life, Life::Stopping { .. }) {
-            return;
-        }
-        let missing: Vec<ServiceName> =
-            self.shells.keys().filter(|name| !settings.services.contains_key(*name)).cloned().collect();
-        for name in missing {
-            info!(service = %name, "not in the configuration any more: stopping it");
-            if let Some(shell) = self.shells.get_mut(&name) {
-                shell.step(Event::Stop, reach!(self));
-            }
-        }
-        for (name, service) in settings.services {
-            match self.shells.get_mut(&name) {
-                Some(shell) => {
-                    let mut order = shell.order(Trigger::Sighup, Wish::Configured);
-                    order.settings = Some(service);
-                    self.preparing += 1;
-                    shell.prepare(order, reach!(self));
-                }
-                None => self.add(name, service),
-            }
-        }
-    }
-
-    fn add(&mut self, name: ServiceName, service: Service) {
-        match self.open(name.clone(), service, &Inventory::default(), &mut Vec::new()) {
-            Ok(mut shell) => {
-                let order = shell.order(Trigger::Start, Wish::Configured);
-                shell.prepare(order, reach!(self));
-                self.shells.insert(name.clone(), shell);
-                self.watch_binary(&name);
-            }
-            Err(error) => error!(service = %name, "cannot start: {}", super::chain(&error)),
-        }
-    }
-
-    fn watch_binary(&mut self, name: &ServiceName) {
-        if let Some(old) = self.watchers.remove(name) {
-            old.abort();
-        }
-        let Some(Program::Binary { path, watch: Watch::On { settle }, .. }) =
-            self.shells.get(name).map(|shell| shell.program().clone())
-        else {
-            return;
-        };
-        let watching = watching::watch(name.clone(), path, settle, self.channels.inbox.clone());
-        self.watchers.insert(name.clone(), self.channels.tasks.spawn(watching));
     }
 
     // ---- happenings ---------------------------------------------------------------------------------------------

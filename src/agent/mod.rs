@@ -14,6 +14,7 @@ mod names;
 pub mod output;
 pub mod prober;
 pub mod relay;
+mod reload;
 pub mod request;
 pub mod route;
 mod run;

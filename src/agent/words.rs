@@ -67,11 +67,11 @@ pub(crate) fn slots(count: u32) -> &'static str {
 }
 
 /// A duration, to the millisecond below ten seconds and to the second above.
-fn time(time: Duration) -> humantime::FormattedDuration {
+pub(crate) fn time(time: Duration) -> String {
     let rounded = if time < Duration::from_secs(10) {
         Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     } else {
         Duration::from_secs(time.as_secs())
     };
-    humantime::format_duration(rounded)
+    humantime::format_duration(rounded).to_string()
 }

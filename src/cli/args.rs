@@ -44,15 +44,12 @@ pub(super) enum Command {
     Schema(schema::Schema),
     Completions(completions::Completions),
     Man(man::Man),
-    #[command(name = "__agent", hide = true)]
-    Agent(run::AgentProcess),
 }
 
 impl Command {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let exit = match self {
             Self::Run(verb) => return Ok(verb.run()),
-            Self::Agent(process) => return Ok(process.run()),
             Self::Deploy(verb) => verb.run(),
             Self::Restart(verb) => verb.run(),
             Self::Rollback(verb) => verb.run(),

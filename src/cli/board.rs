@@ -145,3 +145,79 @@ pub(super) fn plain(step: &Progress) -> Option<String> {
         Progress::Ended(_) => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{Digest, Generation, RolloutId};
+
+    const SLOT: Slot = Slot(2);
+
+    fn board_after(steps: &[Progress]) -> Board {
+        let mut board = Board::default();
+        for step in steps {
+            board.learn("web", step);
+        }
+        board
+    }
+
+    fn starting(worker: &str) -> Progress {
+        Progress::Starting { slot: SLOT, worker: worker.to_owned(), release: Digest([2; 32]) }
+    }
+
+    fn ready(worker: &str) -> Progress {
+        Progress::Ready { slot: SLOT, worker: worker.to_owned(), took_ms: 412 }
+    }
+
+    fn leaving(worker: &str, connections: Option<u32>) -> Progress {
+        Progress::Draining { slot: SLOT, worker: worker.to_owned(), connections }
+    }
+
+    #[test]
+    fn a_slots_line_tells_who_comes_and_who_goes() {
+        let gone = Progress::Gone { slot: SLOT, worker: "w1".to_owned(), took_ms: 1180, how: "exit code 0".to_owned() };
+        let mut steps = Vec::new();
+        for (step, text, done) in [
+            (starting("w5"), "w5 starting", 0),
+            (ready("w5"), "w5 ready after 0.4 s", 1),
+            (leaving("w1", Some(12)), "w5 ready after 0.4 s, w1 draining 12 connections", 1),
+            (leaving("w1", Some(1)), "w5 ready after 0.4 s, w1 draining 1 connection", 1),
+            (leaving("w1", None), "w5 ready after 0.4 s, w1 draining", 1),
+            (gone, "w5 ready after 0.4 s, w1 gone after 1.2 s", 1),
+        ] {
+            steps.push(step);
+            let board = board_after(&steps);
+            assert_eq!((board.text(SLOT).as_str(), board.done()), (text, done));
+        }
+    }
+
+    #[test]
+    fn on_the_way_back_the_newcomer_is_the_one_who_goes() {
+        let back = Progress::RollingBack { why: "slot 3 was no good".to_owned() };
+        let mut steps = vec![starting("w5"), ready("w5"), back];
+        assert_eq!(board_after(&steps).head, "web: rolling back: slot 3 was no good");
+        assert_eq!(board_after(&steps).done(), 0);
+        steps.extend([leaving("w5", None)]);
+        assert_eq!(board_after(&steps).text(SLOT), "w5 draining");
+        steps.extend([starting("w9"), ready("w9")]);
+        let board = board_after(&steps);
+        assert_eq!((board.text(SLOT).as_str(), board.done()), ("w9 ready after 0.4 s, w5 draining", 1));
+    }
+
+    #[test]
+    fn the_head_names_rollout_generation_and_releases() {
+        let (from, to) = (Some(Digest([1; 32])), Digest([2; 32]));
+        let began = Progress::Began { rollout: RolloutId(7), generation: Generation(4), release: to, from, slots: 4 };
+        let board = board_after(&[began]);
+        assert_eq!(board.head, "web: rollout r7, generation 4: 010101010101 → 020202020202");
+        assert_eq!(board.slots, 4);
+    }
+
+    #[test]
+    fn a_workers_words_cannot_move_the_cursor() {
+        let failed =
+            Progress::Failed { slot: SLOT, worker: "w5".to_owned(), why: "\x1b[2J".to_owned(), output: vec![] };
+        assert_eq!(board_after(std::slice::from_ref(&failed)).text(SLOT), "w5 failed: \\u{1b}[2J");
+        assert_eq!(plain(&failed).as_deref(), Some("slot 2: w5 failed: \\u{1b}[2J"));
+    }
+}

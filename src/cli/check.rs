@@ -8,7 +8,7 @@ use clap::Args;
 use super::exit::{Exit, Failure};
 use super::words::count;
 use super::{host, render};
-use crate::config;
+use crate::config::{self, ConfigError};
 
 /// Check a configuration file and list all its problems
 #[derive(Debug, Args)]
@@ -33,7 +33,8 @@ impl Check {
                 render::print(&format!("ok: {services} in {}: {names}", path.display()))?;
                 Ok(Exit::Done)
             }
-            Err(problems) => {
+            Err(unreadable @ ConfigError::Unreadable { .. }) => Err(Failure::because(Exit::Unchanged, &unreadable)),
+            Err(problems @ ConfigError::Problems(_)) => {
                 // Whole lines with carets: a "rollout: " before them would shift the first.
                 drop(writeln!(io::stderr(), "{}", problems.to_string().trim_end()));
                 Ok(Exit::Unchanged)

@@ -45,7 +45,7 @@ pub(super) enum ClientError {
     #[error("not allowed to talk to the agent at {socket}: only its own user and root may: try with sudo", socket = .0.display())]
     NotAllowed(PathBuf),
     /// The system refused otherwise.
-    #[error("connect to the agent at {socket}: {source}", socket = .socket.display())]
+    #[error("connect to the agent at {socket}", socket = .socket.display())]
     Connect {
         /// Where.
         socket: PathBuf,
@@ -76,7 +76,7 @@ impl From<ClientError> for Failure {
             ClientError::Refused(refusal) => Exit::from_agent(refusal.exit),
             ClientError::Garbled { .. } => Exit::NeedsPerson,
         };
-        Self::told(exit, error.to_string())
+        Self::because(exit, &error)
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a command ends: the exit codes, and what is said on the way out.
 
+use std::error::Error;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -85,6 +86,17 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// An error with its causes, each said once.
+    pub(super) fn because(exit: Exit, error: &dyn Error) -> Self {
+        let mut said = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            write!(said, ": {error}").expect("a String takes everything");
+            cause = error.source();
+        }
+        Self::Told { said, exit }
+    }
+
     /// A failure with a sentence.
     pub(super) fn told(exit: Exit, said: impl Into<String>) -> Self {
         Self::Told { said: said.into(), exit }
@@ -94,6 +106,21 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("start the web")]
+    struct Outer(#[source] Inner);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("open the door")]
+    struct Inner(#[source] std::io::Error);
+
+    #[test]
+    fn causes_are_told_to_the_last_and_each_once() {
+        let error = Outer(Inner(std::io::Error::other("no key")));
+        let Failure::Told { said, exit } = Failure::because(Exit::Unchanged, &error) else { panic!("it is told") };
+        assert_eq!((said.as_str(), exit), ("start the web: open the door: no key", Exit::Unchanged));
+    }
 
     #[test]
     fn every_code_is_its_place_in_the_table() {

@@ -14,7 +14,7 @@ use super::exit::{Exit, Failure};
 use super::pick::pick;
 use super::progress::{Format, Screen};
 use super::recover::{self, Known};
-use super::words::{tame, took};
+use super::words::{self, tame, took};
 use super::{host, render};
 use crate::wire::api::{self, Outcome, Progress, Report, Step};
 
@@ -28,7 +28,7 @@ pub(super) struct How {
     #[arg(long)]
     json: bool,
     /// Stop waiting after this time; the rollout goes on (exit 7)
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = words::duration)]
     timeout: Option<Duration>,
 }
 

@@ -18,14 +18,20 @@ pub fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| word == "__exec") {
         return run::shim();
     }
+    if words.get(1).is_some_and(|word| word == "__agent") {
+        return run::agent(&words[1..]).unwrap_or_else(|error| misread(&error));
+    }
     match parse(&words) {
         Ok(cli) => cli.command.run().unwrap_or_else(|failure| end(&failure)),
-        Err(error) => {
-            // Nobody is left to tell when stderr is closed.
-            drop(error.print());
-            if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
-        }
+        Err(error) => misread(&error),
     }
+}
+
+/// Help and the version come this way, too.
+fn misread(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell when the reader has gone.
+    drop(error.print());
+    if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
 }
 
 fn parse(words: &[OsString]) -> Result<Cli, clap::Error> {

@@ -39,7 +39,7 @@ fn one(name: &str) -> Result<clap::Command, Failure> {
     let mut whole = args::command();
     // Gives each command its full name and version.
     whole.build();
-    let found = whole.get_subcommands().find(|command| command.get_name() == name && !command.is_hide_set());
+    let found = whole.get_subcommands().find(|command| command.get_name() == name);
     found
         .cloned()
         .ok_or_else(|| Failure::told(Exit::Usage, format!("{name:?} is no command: 'rollout --help' lists them")))

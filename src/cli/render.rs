@@ -196,3 +196,76 @@ fn paint(state: &str, colour: Colour) -> String {
     }
     drawn(table, colour)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{Digest, Generation, RolloutId, Slot};
+
+    fn rolling() -> api::Status {
+        let worker = |slot, pid, state: &str, connections| api::WorkerStatus {
+            slot: Slot(slot),
+            pid,
+            state: state.to_owned(),
+            generation: Some(Generation(3)),
+            release: Some(Digest([0x11; 32])),
+            since: "2026-02-03T04:05:00Z".to_owned(),
+            restarts: 2,
+            connections,
+        };
+        let rollout = api::RolloutStatus {
+            id: RolloutId(7),
+            phase: "back".to_owned(),
+            from: None,
+            to: Digest([0x22; 32]),
+            done: 1,
+            slots: 2,
+            since: "2026-02-03T04:05:00Z".to_owned(),
+            cause: Some("slot 2 was no good".to_owned()),
+        };
+        let service = api::ServiceStatus {
+            name: "web".to_owned(),
+            state: "rolling".to_owned(),
+            generation: Some(Generation(3)),
+            release: Some(Digest([0x11; 32])),
+            listen: vec![],
+            workers: vec![worker(1, Some(4121), "draining", Some(12)), worker(2, None, "backoff", None)],
+            rollout: Some(rollout),
+        };
+        api::Status { services: vec![service] }
+    }
+
+    fn now() -> SystemTime {
+        humantime::parse_rfc3339("2026-02-03T04:06:05Z").unwrap()
+    }
+
+    #[test]
+    fn status_is_a_line_per_service_one_for_its_rollout_and_a_table_of_its_workers() {
+        assert_eq!(
+            status(&rolling(), now(), Colour::Off),
+            "\
+web  rolling  generation 3  release 111111111111  no listener
+rolling back: rollout r7 from - to 222222222222: 1 of 2 slots after 1m 5s: slot 2 was no good
+SLOT  STATE     PID   GENERATION  RELEASE       SINCE  RESTARTS  CONNECTIONS
+1     draining  4121  3           111111111111  1m 5s  2         12
+2     backoff   -     3           111111111111  1m 5s  2         -"
+        );
+        assert_eq!(status(&api::Status { services: vec![] }, now(), Colour::Off), "no services");
+    }
+
+    #[test]
+    fn colours_are_there_only_when_asked_for() {
+        assert!(!status(&rolling(), now(), Colour::Off).contains('\x1b'));
+        assert!(status(&rolling(), now(), Colour::On).contains("\x1b["));
+    }
+
+    #[test]
+    fn log_lines_name_their_slot_and_obey_nothing_on_a_terminal() {
+        let mut line =
+            api::LogLine { at: String::new(), slot: Slot(1), worker: "w1".to_owned(), line: "\x1b[31mred".to_owned() };
+        assert_eq!(log_line("web", &line, Show::Raw), "web.1 | \x1b[31mred");
+        assert_eq!(log_line("web", &line, Show::Tamed), "web.1 | \\u{1b}[31mred");
+        line.slot = Slot(0);
+        assert_eq!(log_line("web", &line, Show::Tamed), "web | \\u{1b}[31mred");
+    }
+}

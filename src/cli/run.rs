@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Parser};
 
 use crate::agent::start::{Source, Start};
 use crate::config::flags::Flags;
@@ -22,9 +22,9 @@ pub(super) struct Run {
     flags: RunFlags,
 }
 
-/// The agent itself, started by the keeper with the flags of `run`.
-#[derive(Debug, Args)]
-pub(super) struct AgentProcess {
+/// The agent itself, started by the keeper with the flags of `run`. No verb of the grammar: nobody should type it.
+#[derive(Debug, Parser)]
+struct AgentProcess {
     #[command(flatten)]
     flags: RunFlags,
 }
@@ -50,7 +50,7 @@ struct RunFlags {
     /// The service's name [default: the program's]
     #[arg(long, value_name = "NAME", requires = "command", help_heading = "Without a file")]
     name: Option<String>,
-    /// When a worker is ready: accept, notify, http:/PATH or alive_for:TIME
+    /// When a worker is ready: accept, notify, http:/PATH, exec:COMMAND or alive_for:TIME
     #[arg(long, value_name = "CHECK", requires = "command", help_heading = "Without a file")]
     readiness: Option<String>,
     /// A variable of the workers' environment; may be repeated
@@ -71,11 +71,9 @@ impl Run {
     }
 }
 
-impl AgentProcess {
-    /// Does what the flags say.
-    pub(super) fn run(self) -> ExitCode {
-        agent::run(self.flags.into_start())
-    }
+/// Becomes the agent that these words, the first of which is no flag, tell.
+pub(super) fn agent(words: &[OsString]) -> Result<ExitCode, clap::Error> {
+    AgentProcess::try_parse_from(words).map(|process| agent::run(process.flags.into_start()))
 }
 
 /// Becomes the worker that the keeper asks for.
@@ -124,15 +122,7 @@ impl RunFlags {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Only {
-        #[command(flatten)]
-        flags: RunFlags,
-    }
 
     #[test]
     fn the_agent_understands_what_the_keeper_was_told() {
@@ -143,9 +133,10 @@ mod tests {
             &["run", "--name=-n", "--readiness", "http:/", "--env", "A=B C", "--env=-D=", "--cwd", "/", "--", "x"],
         ];
         for words in told {
-            let told = Only::try_parse_from(words.iter().map(|word| if *word == "-odd" { "./odd" } else { word }));
+            let told =
+                AgentProcess::try_parse_from(words.iter().map(|word| if *word == "-odd" { "./odd" } else { word }));
             let told = told.expect("these flags are right").flags;
-            let heard = Only::try_parse_from(told.to_agent()).expect("the agent understands").flags;
+            let heard = AgentProcess::try_parse_from(told.to_agent()).expect("the agent understands").flags;
             assert_eq!(heard, told);
         }
     }

@@ -5,6 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use crate::units::Digest;
 
+/// Reads `90s`, `1m 30s`, `250ms`.
+pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(text).map_err(|_| "not a duration: write it like 250ms, 90s or 1h 30m")
+}
+
 /// `0.4 s`, `12.3 s`, `2m 5s`.
 pub(super) fn took(millis: u64) -> String {
     if millis < 60_000 {

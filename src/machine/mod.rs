@@ -39,11 +39,13 @@
 //! ```
 
 pub mod event;
+mod failing;
 mod leaver;
 pub mod limits;
 mod picture;
 mod place;
 mod rolling;
 pub mod service;
+mod time;
 pub mod verdict;
 pub mod view;

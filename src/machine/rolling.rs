@@ -148,12 +148,6 @@ impl Service {
         waiting.or(rolling).or(self.base.map(|base| base.release))
     }
 
-    /// The rollout, or first start, that is under way.
-    #[must_use]
-    pub fn under_way(&self) -> Option<RolloutId> {
-        self.rolling.as_ref().map(|rolling| rolling.goal.rollout).or(self.first)
-    }
-
     /// The newest request that was accepted. Requests are numbered as they were asked, not as they became ready.
     fn newest(&self) -> Option<RolloutId> {
         let waiting = self.waiting.as_ref().map(|waiting| waiting.rollout);

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Action, Cause, Event, Note, Outcome, Symptom, Target};
-use super::leaver::{EXTENSION, Expired, Goer, Leaver, Standing};
+use super::event::{Action, Event, Note, Outcome, Symptom, Target};
+use super::leaver::{EXTENSION, Goer, Leaver, Standing};
 use super::limits::Limits;
-use super::place::{Coming, Fitness, Place, Retry, Serving};
+use super::place::{Coming, Fitness, Place, Serving};
 use super::rolling::{Phase, Rolling, Waiting};
-use crate::units::{Exit, Generation, Moment, RolloutId, Slot, WorkerId};
+use crate::units::{Exit, Moment, RolloutId, Slot, WorkerId};
 
 /// Everything that is decided about one service. Written to the state file as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -323,199 +323,6 @@ impl Service {
         }
     }
 
-    // ---- failures -----------------------------------------------------------------------------------------------
-
-    /// The serving worker's process is gone.
-    fn serving_is_bad(&mut self, slot: Slot, symptom: Symptom, turn: &mut Turn) {
-        let Some(lost) = self.place(slot).serving.take() else { return };
-        let served = turn.now.since(lost.since);
-        if let Coming::Holding { worker, target, since, .. } = self.place(slot).coming {
-            // It is admitted already: it takes the place at once.
-            let place = self.place(slot);
-            place.serving = Some(Serving { worker, target, since, fitness: Fitness::Fit });
-            place.coming = Coming::Nobody;
-            turn.say(Note::Failed { slot, worker: lost.worker, symptom, retry_in: None });
-            return;
-        }
-        self.judge_target(slot, lost.worker, lost.target, symptom, served, turn);
-    }
-
-    /// The serving worker fails its check and its process is there: it is replaced, ready first.
-    fn serving_is_sick(&mut self, slot: Slot, symptom: Symptom, turn: &mut Turn) {
-        let Some(serving) = &mut self.place(slot).serving else { return };
-        if serving.fitness != Fitness::Fit {
-            return;
-        }
-        serving.fitness = Fitness::LastResort;
-        let (worker, target, served) = (serving.worker, serving.target, turn.now.since(serving.since));
-        if let Coming::Holding { worker: holder, target, since, .. } = self.place(slot).coming {
-            // It is admitted already: it takes the place at once.
-            self.succeed(slot, Serving { worker: holder, target, since, fitness: Fitness::Fit }, turn);
-            turn.say(Note::Failed { slot, worker, symptom, retry_in: None });
-            return;
-        }
-        if self.limits.max_surge == 0 {
-            self.retire_serving(slot, turn);
-        }
-        self.weigh_the_sick(turn);
-        self.judge_target(slot, worker, target, symptom, served, turn);
-    }
-
-    /// The coming worker's process is gone, or was never there.
-    fn coming_is_bad(&mut self, slot: Slot, symptom: Symptom, turn: &mut Turn) {
-        let Some((worker, target)) = self.place(slot).coming.worker() else { return };
-        self.place(slot).coming = Coming::Nobody;
-        self.judge_target(slot, worker, target, symptom, Duration::ZERO, turn);
-    }
-
-    /// As [`Self::judge_target`] for a worker that was just dismissed.
-    fn judge(&mut self, slot: Slot, worker: WorkerId, symptom: Symptom, served: Duration, turn: &mut Turn) {
-        if let Some(target) = self.leavers.get(&worker).map(|leaver| leaver.target) {
-            self.judge_target(slot, worker, target, symptom, served, turn);
-        }
-    }
-
-    /// A worker of `target` was no good in this slot: that ends the rollout that brings this target, and is tried again
-    /// with a growing delay otherwise.
-    fn judge_target(
-        &mut self,
-        slot: Slot,
-        worker: WorkerId,
-        target: Target,
-        symptom: Symptom,
-        served: Duration,
-        turn: &mut Turn,
-    ) {
-        if self.rolling.as_ref().is_some_and(|rolling| rolling.brings(target)) {
-            turn.say(Note::Failed { slot, worker, symptom: symptom.clone(), retry_in: None });
-            self.fail(Cause::Worker { slot, worker, symptom }, turn);
-            return;
-        }
-        let (backoff, give_up) = (self.limits.backoff, self.limits.give_up);
-        let place = self.place(slot);
-        match (place.failed(turn.now, served, backoff, give_up), &place.coming) {
-            (Retry::After(delay), Coming::Nobody) => {
-                place.coming = Coming::Backoff { since: turn.now, until: turn.now.after(delay) };
-                turn.say(Note::Failed { slot, worker, symptom, retry_in: Some(delay) });
-            }
-            (Retry::Never { failures }, Coming::Nobody) => {
-                place.coming = Coming::GivenUp { since: turn.now };
-                turn.say(Note::Failed { slot, worker, symptom, retry_in: None });
-                turn.say(Note::GaveUp { slot, failures });
-            }
-            // A replacement is on its way already.
-            (
-                Retry::After(_) | Retry::Never { .. },
-                Coming::Backoff { .. }
-                | Coming::Starting { .. }
-                | Coming::Proving { .. }
-                | Coming::Holding { .. }
-                | Coming::GivenUp { .. },
-            ) => turn.say(Note::Failed { slot, worker, symptom, retry_in: None }),
-        }
-    }
-
-    // ---- time ---------------------------------------------------------------------------------------------------
-
-    fn expire_places(&mut self, turn: &mut Turn) {
-        let surplus = Slot(self.limits.workers.saturating_add(1));
-        for slot in self.places.keys().copied().collect::<Vec<_>>() {
-            let Some(place) = self.places.get(&slot) else { continue };
-            match place.coming.clone() {
-                Coming::Starting { worker, since, deadline, .. } if deadline <= turn.now => {
-                    self.dismiss_coming(slot, turn);
-                    let symptom = Symptom::NotReadyInTime(turn.now.since(since));
-                    self.judge(slot, worker, symptom, Duration::ZERO, turn);
-                }
-                Coming::Proving { worker, target, took, until, .. } if until <= turn.now => {
-                    self.admit(slot, worker, target, took, turn);
-                }
-                Coming::Holding { worker, target, since, until } if until <= turn.now => {
-                    self.succeed(slot, Serving { worker, target, since, fitness: Fitness::Fit }, turn);
-                }
-                // Nobody is missed there: whoever is started next needs room, or is not wanted.
-                Coming::Backoff { until, .. } if until <= turn.now && (place.is_fit() || slot >= surplus) => {
-                    self.place(slot).coming = Coming::Nobody;
-                }
-                Coming::Nobody
-                | Coming::Backoff { .. }
-                | Coming::Starting { .. }
-                | Coming::Proving { .. }
-                | Coming::Holding { .. }
-                | Coming::GivenUp { .. } => {}
-            }
-        }
-    }
-
-    fn admit(&mut self, slot: Slot, worker: WorkerId, target: Target, took: Duration, turn: &mut Turn) {
-        turn.out.push(Action::Admit(worker));
-        turn.say(Note::Ready { slot, worker, took });
-        let (now, hold) = (turn.now, self.limits.hold);
-        let place = self.place(slot);
-        if place.is_fit() && !hold.is_zero() {
-            place.coming = Coming::Holding { worker, target, since: now, until: now.after(hold) };
-        } else {
-            self.succeed(slot, Serving { worker, target, since: now, fitness: Fitness::Fit }, turn);
-        }
-    }
-
-    /// The worker takes the place; its predecessor is told to go.
-    fn succeed(&mut self, slot: Slot, successor: Serving, turn: &mut Turn) {
-        self.retire_serving(slot, turn);
-        let place = self.place(slot);
-        place.serving = Some(successor);
-        place.coming = Coming::Nobody;
-    }
-
-    /// Sick workers get connections while nobody is fit, and only then.
-    fn weigh_the_sick(&mut self, turn: &mut Turn) {
-        let somebody_is_fit = self.places.values().any(Place::is_fit);
-        for serving in self.places.values_mut().filter_map(|place| place.serving.as_mut()) {
-            match serving.fitness {
-                Fitness::LastResort if somebody_is_fit => {
-                    serving.fitness = Fitness::Sick;
-                    turn.out.push(Action::Exclude(serving.worker));
-                }
-                Fitness::Sick if !somebody_is_fit => {
-                    serving.fitness = Fitness::LastResort;
-                    turn.out.push(Action::Admit(serving.worker));
-                }
-                Fitness::Fit | Fitness::Sick | Fitness::LastResort => {}
-            }
-        }
-    }
-
-    fn expire_leavers(&mut self, turn: &mut Turn) {
-        for leaver in self.leavers.values_mut() {
-            match leaver.expire(turn.now, &self.limits, &mut turn.out) {
-                Expired::Killed => {
-                    let (slot, worker, after) = (leaver.slot, leaver.worker, turn.now.since(leaver.since));
-                    turn.out.push(Action::Announce(Note::Killing { slot, worker, after }));
-                }
-                Expired::Nothing => {}
-            }
-        }
-    }
-
-    /// Kills the workers of the oldest generation when more generations drain than `max_generations` allows.
-    fn cut_oldest_generation(&mut self, turn: &mut Turn) {
-        // Who never was admitted has nothing to drain.
-        let drains = |leaver: &&Leaver| leaver.was_admitted() && !leaver.is_killed();
-        let mut draining: Vec<Generation> =
-            self.leavers.values().filter(drains).map(|leaver| leaver.target.generation).collect();
-        draining.sort_unstable();
-        draining.dedup();
-        let excess = draining.len().saturating_sub(self.limits.max_generations as usize);
-        for oldest in &draining[..excess] {
-            let cut = |leaver: &&mut Leaver| leaver.target.generation == *oldest && !leaver.is_killed();
-            for leaver in self.leavers.values_mut().filter(cut) {
-                let after = turn.now.since(leaver.since);
-                leaver.kill(turn.now, &mut turn.out);
-                turn.out.push(Action::Announce(Note::Killing { slot: leaver.slot, worker: leaver.worker, after }));
-            }
-        }
-    }
-
     // ---- places -------------------------------------------------------------------------------------------------
 
     /// Starts what a slot lacks, where that is not for the rollout to do.
@@ -596,10 +403,13 @@ impl Service {
         }
     }
 
-    /// Tells the workers of slots above N to go.
+    /// Tells the workers of slots above N to go; those that serve, only when they are no longer missed below.
     pub(super) fn drop_places(&mut self, turn: &mut Turn) {
+        let somebody_comes = |place: &Place| !place.is_fit() && !matches!(place.coming, Coming::GivenUp { .. });
+        let are_missed = self.within().any(|(_, place)| somebody_comes(place));
         let above = Slot(self.limits.workers.saturating_add(1));
-        for slot in self.places.range(above..).map(|(slot, _)| *slot).collect::<Vec<_>>() {
+        let surplus = self.places.range(above..).filter(|(_, place)| !(are_missed && place.is_fit()));
+        for slot in surplus.map(|(slot, _)| *slot).collect::<Vec<_>>() {
             self.vacate(slot, turn);
             self.places.remove(&slot);
         }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use rollout::machine::event::{Action, Event, Note, Outcome, Target};
 use rollout::machine::limits::Limits;
-use rollout::machine::view::{View, WorkerState};
 use rollout::units::{Generation, Moment, RolloutId, Slot, WorkerId};
 
 use super::laws::{Law, Violation, hold};
@@ -17,26 +16,26 @@ pub(crate) const LONGEST_START: Duration = Duration::from_secs(5 * 10);
 pub(crate) const LONGEST_HOLD: Duration = Duration::from_secs(3);
 pub(crate) const LONGEST_FAREWELL: Duration = Duration::from_secs(1 + 10 + 3 * 10);
 
-type Checked = Result<(), Violation>;
+pub(super) type Checked = Result<(), Violation>;
 
 /// One worker as the ledger knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Worker {
-    slot: Slot,
-    target: Target,
-    born: Moment,
+pub(super) struct Worker {
+    pub(super) slot: Slot,
+    pub(super) target: Target,
+    pub(super) born: Moment,
     /// The rollout during which it was started.
-    spawned_in: Option<RolloutId>,
+    pub(super) spawned_in: Option<RolloutId>,
     /// When it will have passed and stayed well for `min_ready`.
-    proved_at: Option<Moment>,
-    admitted_at: Option<Moment>,
-    gate: Gate,
-    health: Health,
-    path: Path,
+    pub(super) proved_at: Option<Moment>,
+    pub(super) admitted_at: Option<Moment>,
+    pub(super) gate: Gate,
+    pub(super) health: Health,
+    pub(super) path: Path,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Path {
+pub(super) enum Path {
     InPlace,
     Leaving { since: Moment, paced_by: Option<RolloutId>, patience: Patience },
     Killed,
@@ -45,7 +44,7 @@ enum Path {
 
 /// Until when a worker that had clients is to be left alone. Moments are the machine's own promise at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Patience {
+pub(super) enum Patience {
     /// It never had any.
     Unseen,
     /// Not stopped before this, unless its queue is empty.
@@ -57,11 +56,11 @@ enum Patience {
 }
 
 impl Worker {
-    fn is_in_place(&self) -> bool {
+    pub(super) fn is_in_place(&self) -> bool {
         self.path == Path::InPlace
     }
 
-    fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         self.is_in_place() && self.gate == Gate::Open && self.health == Health::Well
     }
 
@@ -72,7 +71,7 @@ impl Worker {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Way {
+pub(super) enum Way {
     Forward,
     Paused,
     Back,
@@ -80,11 +79,11 @@ enum Way {
 
 /// The rollout under way.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Current {
-    rollout: RolloutId,
-    way: Way,
-    before: Limits,
-    max_draining: u32,
+pub(super) struct Current {
+    pub(super) rollout: RolloutId,
+    pub(super) way: Way,
+    pub(super) before: Limits,
+    pub(super) max_draining: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,28 +93,32 @@ pub(crate) enum Life {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Asked {
-    limits: Limits,
-    fate: Vec<Outcome>,
-    generation: Option<Generation>,
+pub(super) struct Asked {
+    pub(super) limits: Limits,
+    pub(super) fate: Vec<Outcome>,
+    pub(super) generation: Option<Generation>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Ledger {
-    workers: BTreeMap<WorkerId, Worker>,
-    limits: Limits,
-    current: Option<Current>,
-    first: Option<RolloutId>,
-    waiting: Option<RolloutId>,
-    asked: BTreeMap<RolloutId, Asked>,
-    newest_generation: Option<Generation>,
+    pub(super) workers: BTreeMap<WorkerId, Worker>,
+    pub(super) limits: Limits,
+    pub(super) current: Option<Current>,
+    pub(super) first: Option<RolloutId>,
+    pub(super) waiting: Option<RolloutId>,
+    pub(super) asked: BTreeMap<RolloutId, Asked>,
+    pub(super) newest_generation: Option<Generation>,
     /// Slots whose emptiness is nobody's doing: they crashed, sickened, or never served.
-    excused: BTreeSet<Slot>,
+    pub(super) excused: BTreeSet<Slot>,
+    /// Slots that were empty by the numbers of a rollout that is taken back, until they are served.
+    pub(super) forgiven: BTreeSet<Slot>,
+    /// Slots to which nobody comes.
+    pub(super) given_up: BTreeSet<Slot>,
     pub(crate) life: Life,
     /// Time that the agent was late altogether.
     pub(crate) lateness: Duration,
     /// The last worker that was started in a world that could be bad.
-    last_unkind: Option<WorkerId>,
+    pub(super) last_unkind: Option<WorkerId>,
 }
 
 impl Ledger {
@@ -129,6 +132,8 @@ impl Ledger {
             asked: BTreeMap::new(),
             newest_generation: None,
             excused: BTreeSet::new(),
+            forgiven: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             life: Life::Going,
             lateness: Duration::ZERO,
             last_unkind: None,
@@ -148,11 +153,11 @@ impl Ledger {
         self.workers.values().filter(|worker| worker.path != Path::Gone).count()
     }
 
-    fn ready(&self) -> usize {
+    pub(super) fn ready(&self) -> usize {
         self.workers.values().filter(|worker| worker.is_ready()).count()
     }
 
-    fn is_served(&self, slot: Slot) -> bool {
+    pub(super) fn is_served(&self, slot: Slot) -> bool {
         self.workers.values().any(|worker| worker.slot == slot && worker.is_ready())
     }
 
@@ -208,6 +213,7 @@ impl Ledger {
             let grown = (self.limits.workers + 1..=workers).map(Slot).filter(|slot| !self.is_served(*slot));
             self.excused.extend(grown.collect::<Vec<_>>());
             self.limits.workers = workers;
+            self.given_up.clear();
             if let Some(current) = &mut self.current {
                 current.before.workers = workers;
             }
@@ -300,6 +306,8 @@ impl Ledger {
         if known.health == Health::Well {
             let slot = known.slot;
             self.excused.remove(&slot);
+            self.forgiven.remove(&slot);
+            self.given_up.remove(&slot);
         }
         Ok(())
     }
@@ -375,14 +383,14 @@ impl Ledger {
                 format!("{worker} is taken away from slot {slot}: {ready} ready of at least {floor}")
             })
         } else {
-            let excused = self.excused.iter().filter(|slot| slot.0 <= self.limits.workers).count();
-            hold(ready + excused >= floor, Law::Capacity, || {
+            let given_up = self.given_up.iter().filter(|slot| slot.0 <= self.limits.workers).count();
+            hold(ready + given_up >= floor, Law::Capacity, || {
                 format!("{worker} is taken away from surplus slot {slot}: {ready} ready of at least {floor}")
             })
         }
     }
 
-    fn unavailable(&self) -> usize {
+    pub(super) fn unavailable(&self) -> usize {
         self.limits.max_unavailable as usize
     }
 
@@ -424,6 +432,10 @@ impl Ledger {
                 let excusable = self.last_unkind.is_none_or(|last| *worker <= last);
                 hold(excusable, Law::Liveness, || format!("{worker} failed in a kind world"))
             }
+            Note::GaveUp { slot, .. } => {
+                self.given_up.insert(*slot);
+                Ok(())
+            }
             Note::RollingBack { rollout, .. } => self.goes(*rollout, Way::Back),
             Note::Paused { rollout, .. } => self.goes(*rollout, Way::Paused),
             Note::Resumed { rollout } => self.goes(*rollout, Way::Forward),
@@ -432,7 +444,6 @@ impl Ledger {
             | Note::Ready { .. }
             | Note::Killing { .. }
             | Note::Gone { .. }
-            | Note::GaveUp { .. }
             | Note::Scaled { .. } => Ok(()),
         }
     }
@@ -444,6 +455,7 @@ impl Ledger {
         let newest = self.asked.keys().next_back() == Some(&to.rollout);
         hold(newest, Law::OneRollout, || format!("{} began, but a newer one was asked for", to.rollout))?;
         self.waiting = None;
+        self.given_up.clear();
         let Some(asked) = self.asked.get_mut(&to.rollout) else {
             return hold(false, Law::OneEnd, || format!("{} began and nobody asked for it", to.rollout));
         };
@@ -468,8 +480,9 @@ impl Ledger {
         current.way = way;
         if way == Way::Back {
             self.limits = current.before.clone();
-            // The numbers changed under slots that were empty by the old ones. Nobody new may be taken away.
-            self.excused.extend(self.unserved().collect::<Vec<_>>());
+            // The numbers changed under slots that were empty by the old ones. That excuses nobody who is taken away.
+            self.forgiven = self.unserved().collect();
+            self.given_up.clear();
         }
         Ok(())
     }
@@ -508,109 +521,4 @@ impl Ledger {
         }
         Ok(())
     }
-
-    // ---- states ---------------------------------------------------------------------------------------------------
-
-    /// After a step.
-    pub(crate) fn state(
-        &self,
-        now: Moment,
-        view: &View,
-        rolled_back: &[RolloutId],
-        deadline: Option<Moment>,
-    ) -> Checked {
-        self.gates(view)?;
-        for rollout in rolled_back {
-            let left =
-                self.workers.iter().find(|(_, worker)| worker.is_in_place() && worker.target.rollout == *rollout);
-            hold(left.is_none(), Law::OneEnd, || format!("{rollout} was rolled back and {left:?} is in its place"))?;
-        }
-        if self.current.is_some() && self.life == Life::Going {
-            let excused = self.excused.iter().filter(|slot| slot.0 <= self.limits.workers && !self.is_served(**slot));
-            let floor = (self.limits.workers as usize).saturating_sub(self.unavailable() + excused.count());
-            hold(self.ready() >= floor, Law::Capacity, || format!("{} ready of at least {floor}", self.ready()))?;
-        }
-        self.deadlines(now, view, deadline)
-    }
-
-    /// Who is ready for the machine is admitted, and nobody else but the sick who serve for want of better.
-    fn gates(&self, view: &View) -> Checked {
-        for seen in &view.workers {
-            let Some(worker) = seen.worker else { continue };
-            let Some(known) = self.workers.get(&worker) else {
-                return hold(false, Law::NoGhost, || format!("{worker} was never started"));
-            };
-            hold(known.path != Path::Gone, Law::NoGhost, || format!("{worker} is {:?} and is gone", seen.state))?;
-            let (open, place) = (known.gate == Gate::Open, known.is_in_place());
-            let (law, fine) = match seen.state {
-                WorkerState::Starting => (Law::ReadyFirst, place && !open),
-                WorkerState::Ready => (Law::ReadyFirst, place && open && known.health == Health::Well),
-                WorkerState::Draining => (Law::ReadyFirst, !place && !open),
-                WorkerState::Failed | WorkerState::Backoff => (Law::NoGhost, place && known.health == Health::Sick),
-            };
-            hold(fine, law, || format!("{worker} is {:?} for the machine, and truly {known:?}", seen.state))?;
-        }
-        Ok(())
-    }
-
-    fn deadlines(&self, now: Moment, view: &View, deadline: Option<Moment>) -> Checked {
-        let leaving = view.workers.iter().any(|worker| worker.state == WorkerState::Draining);
-        let waits = leaving || self.waits_for_time(view);
-        hold(!waits || deadline.is_some(), Law::Deadline, || format!("no deadline in {view:?}"))?;
-        let longest = now.after(LONGEST_START.max(LONGEST_FAREWELL));
-        hold(deadline.is_none_or(|at| at <= longest), Law::Deadline, || format!("a deadline at {deadline:?}"))?;
-        for (id, worker) in &self.workers {
-            let (since, longest, what) = match (worker.path, worker.proved_at, worker.admitted_at) {
-                (Path::Leaving { since, .. }, ..) => (since, LONGEST_FAREWELL, "leaves"),
-                (Path::InPlace, None, _) => (worker.born, LONGEST_START, "starts"),
-                (Path::InPlace, Some(at), None) if worker.health == Health::Well => (at, Duration::ZERO, "proves"),
-                (Path::InPlace, _, Some(at)) if self.has_older_peer(*id, worker) => (at, LONGEST_HOLD, "is held"),
-                (Path::InPlace | Path::Killed | Path::Gone, ..) => continue,
-            };
-            let took = now.since(since);
-            hold(took <= longest + self.lateness, Law::Deadline, || format!("{id} {what} for {took:?} already"))?;
-        }
-        Ok(())
-    }
-
-    fn has_older_peer(&self, id: WorkerId, worker: &Worker) -> bool {
-        let peer = |(other, peer): (&WorkerId, &Worker)| *other < id && peer.slot == worker.slot && peer.is_ready();
-        worker.is_ready() && self.workers.iter().any(peer)
-    }
-
-    /// Some slot neither serves nor was given up, or a rollout is under way that nobody has paused.
-    fn waits_for_time(&self, view: &View) -> bool {
-        let moves = self.current.as_ref().is_some_and(|current| current.way != Way::Paused);
-        let lacks = |slot: u32| !self.is_served(Slot(slot)) && !is_given_up(view, Slot(slot));
-        self.life == Life::Going && (moves || (1..=self.slots()).any(lacks))
-    }
-
-    /// What must be so when the world was kind for long enough.
-    pub(crate) fn rest(&self, view: &View) -> Checked {
-        let rests = |holds, what: &str| hold(holds, Law::Liveness, || format!("{what}: {view:?}"));
-        let leaving = view.workers.iter().any(|worker| worker.state == WorkerState::Draining);
-        rests(!leaving, "somebody leaves")?;
-        if self.life == Life::Stopping {
-            rests(self.live_workers() == 0, "stopped with workers left")?;
-        } else {
-            let lacks = |slot: u32| !self.is_served(Slot(slot)) && !is_given_up(view, Slot(slot));
-            rests(!(1..=self.slots()).any(lacks), "a slot does not serve")?;
-            let surplus = view.workers.iter().any(|worker| worker.slot.0 > self.limits.workers);
-            rests(!surplus || self.current.is_some(), "a surplus slot is served")?;
-            rests(self.current.as_ref().is_none_or(|current| current.way == Way::Paused), "a rollout is under way")?;
-            rests(view.rollout.is_some() == self.current.is_some(), "the view disagrees about the rollout")?;
-        }
-        for (rollout, asked) in &self.asked {
-            let current = self.current.as_ref().is_some_and(|current| current.rollout == *rollout);
-            let given_up = (1..=self.slots()).any(|slot| is_given_up(view, Slot(slot)));
-            let behind = self.waiting == Some(*rollout) && self.current.is_some();
-            let open = current || behind || (self.first == Some(*rollout) && given_up);
-            hold(open || !asked.fate.is_empty(), Law::OneEnd, || format!("{rollout} never ended"))?;
-        }
-        Ok(())
-    }
-}
-
-fn is_given_up(view: &View, slot: Slot) -> bool {
-    view.workers.iter().any(|seen| seen.slot == slot && seen.worker.is_none() && seen.state == WorkerState::Failed)
 }

@@ -8,4 +8,5 @@ pub(crate) mod planted;
 pub(crate) mod seam;
 pub(crate) mod search;
 pub(crate) mod sim;
+mod states;
 pub(crate) mod world;

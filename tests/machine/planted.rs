@@ -1,9 +1,11 @@
 //! Bugs planted at the seam: events, actions, deadlines and the state file are dropped, forged, put in another order.
 //! The shipped machine inside is untouched.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "each bug touches one thing and leaves all others as they are")]
+
 use rollout::machine::event::{Action, Event, Note, Outcome};
 use rollout::machine::limits::Limits;
-use rollout::machine::view::View;
+use rollout::machine::view::{View, WorkerState, WorkerView};
 use rollout::units::{Moment, Slot, WorkerId};
 
 use super::laws::Law;
@@ -16,7 +18,7 @@ pub(crate) enum Bug {
     DropsExited,
     /// Nobody is let go of.
     SwallowsRelease,
-    /// Leavers are forgotten after they were told to stop: their exit is answered as if they were foreign.
+    /// The exit of a leaver is not heard.
     LosesLeavers,
     /// A start is taken for readiness.
     ForgesPassed,
@@ -56,9 +58,9 @@ pub(crate) enum Bug {
     AgainAdmitsLeavers,
     /// Readiness of slot 1 is not heard.
     DropsPassed,
-    /// A paused rollout that goes on is never heard of again.
+    /// Nobody hears that time is due.
     LosesDeadlinePassed,
-    /// Everything is said forty times.
+    /// Each start is announced forty times.
     Repeats,
     /// Time is always due.
     AlwaysDue,
@@ -119,8 +121,7 @@ impl Planted {
     }
 
     fn is_leaving(&self, worker: WorkerId) -> bool {
-        use rollout::machine::view::WorkerState;
-        let leaves = |seen: &&rollout::machine::view::WorkerView| seen.state == WorkerState::Draining;
+        let leaves = |seen: &&WorkerView| seen.state == WorkerState::Draining;
         self.inner.view().workers.iter().filter(leaves).any(|seen| seen.worker == Some(worker))
     }
 

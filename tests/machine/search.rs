@@ -2,12 +2,15 @@
 //! but "the next deadline passes".
 
 use std::collections::{HashSet, VecDeque};
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
 use std::time::Duration;
 
 use rollout::machine::event::Event;
 use rollout::machine::limits::{Backoff, GiveUp, Limits, Linger};
-use rollout::units::Moment;
+use rollout::units::{Moment, WorkerId};
+use serde_json::Value;
 
 use super::laws::Violation;
 use super::seam::{Machine, Shipped};
@@ -16,18 +19,41 @@ use super::world::release;
 
 /// What may still go wrong on top of the release itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Budget {
-    crashes: u32,
-    sicknesses: u32,
-    agent_deaths: u32,
-    aborts: u32,
+pub(crate) struct Budget {
+    /// Workers that die at any moment.
+    pub(crate) crashes: u32,
+    /// Agents that die after none, some or all of what a step told them to do.
+    pub(crate) agent_deaths: u32,
 }
 
 #[derive(Clone)]
 struct Node {
     sim: Sim<Shipped>,
     budget: Budget,
-    path: Vec<String>,
+    way: Option<Rc<Way>>,
+}
+
+/// How a node was reached.
+struct Way {
+    to: Move,
+    from: Option<Rc<Way>>,
+}
+
+enum Move {
+    Told { event: Box<Event>, dies_after: Option<usize> },
+    Crashed(WorkerId),
+}
+
+impl fmt::Display for Move {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Told { event, dies_after: None } => write!(f, "told {event:?}"),
+            Self::Told { event, dies_after: Some(done) } => {
+                write!(f, "told {event:?}, agent dies after {done} actions")
+            }
+            Self::Crashed(worker) => write!(f, "{worker} crashes"),
+        }
+    }
 }
 
 /// What a search went through.
@@ -67,18 +93,16 @@ pub(crate) fn limits(workers: u32, max_surge: u32, max_unavailable: u32) -> Limi
 ///
 /// # Errors
 /// The way to the first broken law.
-pub(crate) fn search(limits: &Limits, number: u8, most: usize) -> Result<Searched, String> {
+pub(crate) fn search(limits: &Limits, number: u8, budget: Budget, most: usize) -> Result<Searched, String> {
     let mut start = Sim::new(Shipped::default());
-    let begun = begin(&mut start, limits, number);
-    begun.map_err(|violation| violation.to_string())?;
-    let budget = Budget { crashes: 1, sicknesses: 1, agent_deaths: 1, aborts: 1 };
-    let mut queue = VecDeque::from([Node { sim: start, budget, path: Vec::new() }]);
+    begin(&mut start, limits, number).map_err(|violation| violation.to_string())?;
+    let mut queue = VecDeque::from([Node { sim: start, budget, way: None }]);
     let mut seen = HashSet::new();
     while let Some(node) = queue.pop_front() {
         if seen.len() >= most {
             return Ok(Searched { states: seen.len(), end: End::Cut });
         }
-        for next in node.steps().map_err(|(path, violation)| format!("{violation}\n{}", path.join("\n")))? {
+        for next in node.steps()? {
             if seen.insert(next.key()) {
                 queue.push_back(next);
             }
@@ -100,80 +124,72 @@ fn begin(sim: &mut Sim<Shipped>, limits: &Limits, number: u8) -> Result<(), Viol
 }
 
 impl Node {
-    fn steps(&self) -> Result<Vec<Self>, (Vec<String>, Violation)> {
-        let mut steps = Vec::new();
-        let mut told: Vec<(Event, Moment, Budget)> = Vec::new();
+    fn steps(&self) -> Result<Vec<Self>, String> {
         let now = self.sim.now;
-        told.extend(self.sim.world.news().into_iter().map(|event| (event, now, self.budget)));
-        if let Some(at) = self.sim.machine.next_deadline() {
-            told.push((Event::DeadlinePassed, at.max(now), self.budget));
-        }
-        if let Some(aborts) = self.budget.aborts.checked_sub(1) {
-            told.push((Event::Abort, now, Budget { aborts, ..self.budget }));
-        }
-        for (event, now, budget) in told {
-            // The agent lives, or dies after none, some or all of what it has to do.
-            let deaths = if budget.agent_deaths > 0 { &[None, Some(0), Some(2), Some(99)][..] } else { &[None][..] };
-            for dies_after in deaths {
-                let agent_deaths = budget.agent_deaths - u32::from(dies_after.is_some());
-                let mut next =
-                    self.after(Budget { agent_deaths, ..budget }, format!("{event:?}, dies after {dies_after:?}"));
+        let news = self.sim.world.news().into_iter().map(|event| (event, now));
+        let due = self.sim.machine.next_deadline().map(|at| (Event::DeadlinePassed, at.max(now)));
+        let mut steps = Vec::new();
+        for (event, now) in news.chain(due) {
+            let deaths = if self.budget.agent_deaths > 0 { &[None, Some(0), Some(1), Some(99)][..] } else { &[None] };
+            for dies_after in deaths.iter().copied() {
+                let agent_deaths = self.budget.agent_deaths - u32::from(dies_after.is_some());
+                let told = Move::Told { event: Box::new(event.clone()), dies_after };
+                let mut next = self.after(Budget { agent_deaths, ..self.budget }, told);
                 next.sim.now = now;
-                next.sim.dies_after = *dies_after;
-                let held = next.sim.tell(event.clone());
-                held.map_err(|violation| (next.path.clone(), violation))?;
+                next.sim.dies_after = dies_after;
+                let kept = next.sim.tell(event.clone());
+                kept.map_err(|violation| format!("{violation}\n{}", next.story()))?;
                 steps.push(next);
             }
         }
-        for worker in self.sim.world.alive() {
-            if let Some(crashes) = self.budget.crashes.checked_sub(1) {
-                let mut next = self.after(Budget { crashes, ..self.budget }, format!("{worker} crashes"));
+        if let Some(crashes) = self.budget.crashes.checked_sub(1) {
+            for worker in self.sim.world.alive() {
+                let mut next = self.after(Budget { crashes, ..self.budget }, Move::Crashed(worker));
                 next.sim.kill(worker);
-                steps.push(next);
-            }
-            if let Some(sicknesses) = self.budget.sicknesses.checked_sub(1) {
-                let mut next = self.after(Budget { sicknesses, ..self.budget }, format!("{worker} sickens"));
-                next.sim.world.sicken(worker);
                 steps.push(next);
             }
         }
         Ok(steps)
     }
 
-    fn after(&self, budget: Budget, what: String) -> Self {
-        let mut path = self.path.clone();
-        path.push(what);
-        Self { sim: self.sim.clone(), budget, path }
+    fn after(&self, budget: Budget, to: Move) -> Self {
+        Self { sim: self.sim.clone(), budget, way: Some(Rc::new(Way { to, from: self.way.clone() })) }
+    }
+
+    /// How it came to this, last move first.
+    fn story(&self) -> String {
+        let ways = std::iter::successors(self.way.as_ref(), |way| way.from.as_ref());
+        ways.map(|way| format!("{}\n", way.to)).collect()
     }
 
     /// Two nodes with the same key have the same future: moments are told apart only by how far they lie ahead.
     fn key(&self) -> u64 {
-        let mut state = serde_json::to_value(&self.sim.machine.0).expect("a service can be written");
-        relative(&mut state, self.sim.now);
+        let state = serde_json::to_value(&self.sim.machine.0).expect("a service can be written");
         let mut hasher = DefaultHasher::new();
-        (state.to_string(), &self.sim.world, self.budget).hash(&mut hasher);
+        hash(&state, self.sim.now, &mut hasher);
+        (&self.sim.world, self.budget).hash(&mut hasher);
         hasher.finish()
     }
 }
 
-fn relative(value: &mut serde_json::Value, now: Moment) {
+fn hash(value: &Value, now: Moment, hasher: &mut DefaultHasher) {
     match value {
-        serde_json::Value::Object(fields) => {
-            fields.retain(|name, _| !["since", "took", "limits", "limits_before"].contains(&name.as_str()));
-            for (name, field) in fields.iter_mut() {
-                match (name.as_str(), field.as_u64()) {
-                    ("until" | "deadline" | "kill_at" | "again_at", Some(at)) => {
-                        *field = at.saturating_sub(now.0).into()
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                name.hash(hasher);
+                match name.as_str() {
+                    "since" | "took" | "limits" | "limits_before" => {}
+                    "until" | "deadline" | "kill_at" | "again_at" => {
+                        field.as_u64().map(|at| at.saturating_sub(now.0)).hash(hasher);
                     }
-                    ("failures", _) => *field = field.as_array().map_or(0, Vec::len).into(),
-                    _ => relative(field, now),
+                    "failures" => field.as_array().map(Vec::len).hash(hasher),
+                    _ => hash(field, now, hasher),
                 }
             }
         }
-        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| relative(item, now)),
-        serde_json::Value::Null
-        | serde_json::Value::Bool(_)
-        | serde_json::Value::Number(_)
-        | serde_json::Value::String(_) => {}
+        Value::Array(items) => items.iter().for_each(|item| hash(item, now, hasher)),
+        Value::String(text) => text.hash(hasher),
+        Value::Number(number) => number.hash(hasher),
+        Value::Bool(_) | Value::Null => value.to_string().hash(hasher),
     }
 }

@@ -26,20 +26,23 @@ impl Shell {
             Note::Queued { rollout, .. } => {
                 info!(%service, %rollout, "rollout waits for the one under way");
                 if let Some(behind) = self.machine.view().rollout.map(|rolling| rolling.to.rollout) {
-                    self.to_followers_of(rollout, Progress::Queued { rollout, behind }, reach.wall);
+                    self.send_to_those_of(rollout, Progress::Queued { rollout, behind }, reach.wall);
                 }
             }
             Note::Began { to, from } => self.began(to, from, reach.wall),
             Note::Starting { slot, worker, target } => {
                 info!(%service, %slot, %worker, generation = %target.generation, release = target.release.short(), "worker starting");
-                self.to_all(
+                self.send_to_all(
                     Progress::Starting { slot, worker: worker.to_string(), release: target.release },
                     reach.wall,
                 );
             }
             Note::Ready { slot, worker, took } => {
                 info!(%service, %slot, %worker, ?took, "worker ready");
-                self.to_all(Progress::Ready { slot, worker: worker.to_string(), took_ms: millis(took) }, reach.wall);
+                self.send_to_all(
+                    Progress::Ready { slot, worker: worker.to_string(), took_ms: millis(took) },
+                    reach.wall,
+                );
             }
             Note::Draining { slot, worker } => {
                 info!(%service, %slot, %worker, "worker draining");
@@ -52,7 +55,7 @@ impl Shell {
                 info!(%service, %slot, %worker, %exit, ?took, "worker gone");
                 let gone =
                     Progress::Gone { slot, worker: worker.to_string(), took_ms: millis(took), how: exit.to_string() };
-                self.to_all(gone, reach.wall);
+                self.send_to_all(gone, reach.wall);
             }
             Note::Failed { slot, worker, symptom, retry_in } => {
                 self.failed((slot, worker), &symptom, retry_in, reach.wall)
@@ -61,12 +64,12 @@ impl Shell {
             Note::RollingBack { rollout, cause } => {
                 let why = words::cause(&cause);
                 warn!(%service, %rollout, why, "rolling back");
-                self.to_all(Progress::RollingBack { why }, reach.wall);
+                self.send_to_all(Progress::RollingBack { why }, reach.wall);
             }
             Note::Paused { rollout, cause } => self.paused(rollout, &cause, reach.wall),
             Note::Resumed { rollout } => {
                 info!(%service, %rollout, "rollout resumed");
-                self.to_all(Progress::Resumed, reach.wall);
+                self.send_to_all(Progress::Resumed, reach.wall);
             }
             Note::Ended { rollout, outcome } => self.ended(rollout, &outcome, reach.wall),
             Note::Scaled { workers } => {
@@ -86,7 +89,7 @@ impl Shell {
             plan.began = Some(Began { at: clock::now(), generation, from });
             slots = plan.settings.limits.workers;
         }
-        self.to_followers_of(rollout, Progress::Began { rollout, generation, release, from, slots }, wall);
+        self.send_to_those_of(rollout, Progress::Began { rollout, generation, release, from, slots }, wall);
     }
 
     /// A draining worker's connections were counted.
@@ -99,21 +102,21 @@ impl Shell {
     }
 
     fn draining(&mut self, slot: Slot, worker: WorkerId, connections: Option<u32>, wall: Wall) {
-        self.to_all(Progress::Draining { slot, worker: worker.to_string(), connections }, wall);
+        self.send_to_all(Progress::Draining { slot, worker: worker.to_string(), connections }, wall);
     }
 
     fn failed(&mut self, who: (Slot, WorkerId), symptom: &Symptom, retry_in: Option<Duration>, wall: Wall) {
         let (slot, worker) = who;
         let why = words::symptom(symptom);
-        let retry = retry_in.map(|delay| format!("next start in {}", humantime::format_duration(delay)));
-        warn!(service = %self.name, %slot, %worker, why, retry, "worker failed");
+        let next_start_in = retry_in.map(words::time);
+        warn!(service = %self.name, %slot, %worker, why, next_start_in, "worker failed");
         let output = self.files.output.last_lines(worker, QUOTED_LINES);
         let failure = Failure { slot, worker: worker.to_string(), why: why.clone(), output: output.clone() };
         let rollout = self.book.posts.get(&worker).map(|post| post.rollout);
         if let Some(plan) = rollout.and_then(|rollout| self.book.plans.get_mut(&rollout)) {
             plan.failure.get_or_insert(failure);
         }
-        self.to_all(Progress::Failed { slot, worker: worker.to_string(), why, output }, wall);
+        self.send_to_all(Progress::Failed { slot, worker: worker.to_string(), why, output }, wall);
     }
 
     fn gave_up(&mut self, slot: Slot, failures: u32, wall: Wall) {
@@ -130,7 +133,7 @@ impl Shell {
     fn paused(&mut self, rollout: RolloutId, cause: &Cause, wall: Wall) {
         let why = words::cause(cause);
         warn!(service = %self.name, %rollout, why, "rollout paused: 'rollout resume' or 'rollout abort'");
-        self.to_all(Progress::Paused { why: why.clone() }, wall);
+        self.send_to_all(Progress::Paused { why: why.clone() }, wall);
         match cause {
             Cause::Asked => {}
             // Nobody would come back to whoever waits: the rollout stands until a person decides.
@@ -269,20 +272,28 @@ impl Shell {
         self.followers.push(Follower { what, since: clock::now(), steps });
     }
 
-    fn to_followers_of(&mut self, rollout: RolloutId, progress: Progress, wall: Wall) {
+    fn send_to_those_of(&mut self, rollout: RolloutId, progress: Progress, wall: Wall) {
         self.send(step(progress, wall), |what| what == Following::Rollout(rollout));
     }
 
-    /// To whoever follows what is under way; a request that waits is not told of the steps of another.
-    fn to_all(&mut self, progress: Progress, wall: Wall) {
+    /// To whoever follows what has begun; a request that waits is not told of the steps of another.
+    fn send_to_all(&mut self, progress: Progress, wall: Wall) {
         if self.followers.is_empty() {
             return;
         }
-        let under_way = self.machine.under_way();
+        let begun: BTreeSet<RolloutId> =
+            self.followers.iter().filter_map(|follower| self.begun(follower.what)).collect();
         self.send(step(progress, wall), |what| match what {
             Following::Scaling => true,
-            Following::Rollout(rollout) => under_way == Some(rollout),
+            Following::Rollout(rollout) => begun.contains(&rollout),
         });
+    }
+
+    fn begun(&self, what: Following) -> Option<RolloutId> {
+        match what {
+            Following::Rollout(rollout) => self.book.plans.get(&rollout)?.began.map(|_| rollout),
+            Following::Scaling => None,
+        }
     }
 
     fn send(&mut self, step: Step, wants: impl Fn(Following) -> bool) {

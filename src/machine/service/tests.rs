@@ -1,7 +1,7 @@
 //! Stories: what the machine says, event by event.
 
 use super::*;
-use crate::machine::event::OnStop;
+use crate::machine::event::{Cause, OnStop};
 use crate::machine::limits::{GiveUp, OnFailure};
 use crate::machine::view::{ServiceState, WorkerState};
 use crate::units::{Digest, Signal};
@@ -352,6 +352,14 @@ fn the_number_of_slots_changes_both_ways() {
     story.ready(2);
     assert!(story.said.contains(&Action::Announce(Note::Scaled { workers: 2 })));
     assert_eq!(story.tell(Event::Scale(1)).did(), ["exclude w2"]);
+}
+
+#[test]
+fn a_surplus_worker_serves_until_the_slots_that_stay_do() {
+    let mut story = Story::serving(limits(2));
+    story.exits(1);
+    assert!(story.tell(Event::Scale(1)).did().is_empty(), "w2 alone serves");
+    assert_eq!(story.ready(3).did(), ["admit w3", "exclude w2"]);
 }
 
 #[test]
