@@ -268,6 +268,27 @@ async fn what_waits_for_a_worker_that_died_is_served_by_another() {
 }
 
 #[tokio::test]
+async fn a_worker_that_gets_the_lane_of_one_that_died_does_not_get_its_clients() {
+    let mut rig = Rig::new(&[steered("http", "127.0.0.1:0")], 2);
+    let dead = rig.assign(1);
+    rig.admit(1);
+    let mut clients = vec![];
+    for _ in 0..3 {
+        clients.push(connect(rig.to).await);
+    }
+    let _other = rig.start(2);
+    rig.admit(2);
+    drop(dead);
+    // Nothing is awaited in between: no task of the agent has seen the queue.
+    rig.lanes.vacate(WorkerId(1)).expect("vacate");
+    let next = rig.assign(3);
+    assert_eq!(next.lane, Some(LaneIndex(1)), "the same lane");
+    assert!(rig.lanes.is_settled(WorkerId(3)), "it is not even ready");
+    let _next = Worker::serve(3, next.fds);
+    assert_eq!(ask_all(clients).await, [2; 3]);
+}
+
+#[tokio::test]
 async fn with_nobody_ready_the_queue_of_the_dead_waits_for_whoever_comes() {
     let mut rig = Rig::new(&[steered("http", "127.0.0.1:0")], 2);
     let dead = rig.assign(1);

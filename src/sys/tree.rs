@@ -158,11 +158,11 @@ mod tests {
     #[test]
     fn the_whole_tree_dies_also_what_left_the_session() {
         // A child, a grandchild in a session of its own, and a daemon whose parent is gone.
-        let script = "sleep 600 & setsid sleep 600 & (setsid sleep 600 &) ; echo ready; wait";
+        let script = "sleep 60 & setsid sleep 60 & (setsid sleep 60 &) ; echo ready; wait";
         // The mark is the pid, which nobody knows before: here the shell marks itself, as the shim does.
         let marked = format!("export {MARK}=$$; exec sh -c '{script}'");
         let mut command = Command::new("sh");
-        command.args(["-c", &marked]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["-c", &marked]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut main = command.spawn().expect("spawn");
         let mut line = String::new();
         BufReader::new(main.stdout.take().expect("stdout")).read_line(&mut line).expect("read");
