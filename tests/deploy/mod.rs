@@ -150,7 +150,7 @@ impl Scene {
     }
 
     /// Ends the load and asserts that no request failed, that at least `least` workers were ready all the time, and that
-    /// `live` answers alone. Then stops the agent, which must leave nothing behind.
+    /// `live` answers alone, and that the agent found no fault with anything. Then stops the agent, which must leave nothing behind.
     pub(crate) fn end(mut self, least: usize, live: &str) {
         let mix = Mix { fresh: 200.0, ..Mix::default() };
         let now = self.rig.address("web", 0);
@@ -163,6 +163,10 @@ impl Scene {
         let last = last.stop();
         assert_eq!(last.failures(), 0, "{last}");
         assert_eq!(last.versions.keys().collect::<Vec<_>>(), [live], "{last}");
+        let log = self.rig.log();
+        let complaints: Vec<_> =
+            log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect();
+        assert!(complaints.is_empty(), "nothing was wrong, but the agent says: {complaints:#?}");
         let status = self.rig.stop();
         assert!(status.success(), "the keeper ended with {status}");
     }
