@@ -17,14 +17,13 @@ use std::time::Duration;
 use deploy::load::mix::Mix;
 use deploy::support::sampler::ReadySampler;
 use deploy::support::{GENEROUS, Rig, tree};
-use deploy::{Language, Scene, VERSIONS, config, say};
+use deploy::{BRISK, CALM, Language, Scene, VERSIONS, config, say};
 use tempfile::TempDir;
 
 const ROLLOUTS: usize = 3;
 
 const THREE: &str = "workers: 3";
 const NOTIFY: &str = "readiness: notify";
-const BRISK: &str = "rollout: {min_ready: 200ms}";
 
 fn mix() -> Mix {
     Mix::all(100.0)
@@ -35,7 +34,7 @@ fn ipv6_alone() {
     for (name, listen) in
         [("::1", "listen: ['[::1]:0']"), (":: without IPv4", "listen: [{address: '[::]:0', only_v6: true}]")]
     {
-        let scene = Scene::start(name, Language::Rust, &[THREE, listen, "readiness: accept", BRISK], mix());
+        let scene = Scene::start(name, Language::Rust, &[THREE, listen, "readiness: accept", CALM], mix());
         assert!(scene.rig.address("web", 0).is_ipv6());
         let live = scene.deploy_alternating(ROLLOUTS);
         scene.end(3, live);
@@ -44,7 +43,7 @@ fn ipv6_alone() {
 
 #[test]
 fn dual_stack_by_both_ways() {
-    let lines = [THREE, "listen: ['[::]:0']", "readiness: accept", BRISK];
+    let lines = [THREE, "listen: ['[::]:0']", "readiness: accept", CALM];
     let mut scene = Scene::start("dual stack", Language::Rust, &lines, mix());
     let by_ipv6 = scene.rig.address("web", 0);
     assert!(by_ipv6.is_ipv6());
@@ -244,7 +243,7 @@ fn clients_wait_while_nobody_is_ready_and_are_served() {
     ] {
         let home = TempDir::new().expect("a temporary directory");
         gated(home.path());
-        let mut rig = Rig::start_in(home, &config(&[THREE, listen, readiness, BRISK]));
+        let mut rig = Rig::start_in(home, &config(&[THREE, listen, readiness, CALM]));
         rig.wait_for_status("the first workers start", |status| {
             let web = &status.services[0];
             web.workers.len() == 3 && web.workers.iter().all(|worker| worker.pid.is_some())

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use deploy::load::mix::{Mix, Pool};
 use deploy::load::report::Class;
-use deploy::{Language, Scene};
+use deploy::{BRISK, CALM, Language, Scene};
 
 const ROLLOUTS: usize = 10;
 
 const FOUR: &str = "workers: 4";
 const LISTEN: &str = "listen: [127.0.0.1:0]";
 const HEALTHZ: &str = "readiness: {http: /healthz, timeout: 30s}";
-const BRISK: &str = "rollout: {min_ready: 200ms}";
 
 /// Enough for each kind of traffic to be under way at every moment.
 fn mix() -> Mix {
@@ -23,7 +22,7 @@ fn mix() -> Mix {
 
 #[test]
 fn rust_workers_are_replaced_ten_times() {
-    let scene = Scene::start("rust", Language::Rust, &[FOUR, LISTEN, "readiness: accept", BRISK], mix());
+    let scene = Scene::start("rust", Language::Rust, &[FOUR, LISTEN, "readiness: accept", CALM], mix());
     let live = scene.deploy_alternating(ROLLOUTS);
     scene.end(4, live);
 }
@@ -31,7 +30,7 @@ fn rust_workers_are_replaced_ten_times() {
 #[test]
 fn node_workers_are_replaced_ten_times() {
     if Language::Node.is_here() {
-        let scene = Scene::start("node", Language::Node, &[FOUR, LISTEN, HEALTHZ, BRISK], mix());
+        let scene = Scene::start("node", Language::Node, &[FOUR, LISTEN, HEALTHZ, CALM], mix());
         let live = scene.deploy_alternating(ROLLOUTS);
         scene.end(4, live);
     }
@@ -40,7 +39,7 @@ fn node_workers_are_replaced_ten_times() {
 #[test]
 fn python_workers_are_replaced_ten_times() {
     if Language::Python.is_here() {
-        let scene = Scene::start("python", Language::Python, &[FOUR, LISTEN, HEALTHZ, BRISK], mix());
+        let scene = Scene::start("python", Language::Python, &[FOUR, LISTEN, HEALTHZ, CALM], mix());
         let live = scene.deploy_alternating(ROLLOUTS);
         scene.end(4, live);
     }

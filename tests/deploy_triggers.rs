@@ -12,16 +12,13 @@ use std::path::Path;
 use deploy::load::mix::Mix;
 use deploy::load::report::{Class, Kind};
 use deploy::support::{Rig, pause, tree};
-use deploy::{Language, Scene, say};
+use deploy::{BRISK, Language, Scene, say};
 use rollout::sys::connections::established;
 use rollout::wire::api::{History, Outcome};
 
 const FOUR: &str = "workers: 4";
 const LISTEN: &str = "listen: [127.0.0.1:0]";
 const NOTIFY: &str = "readiness: notify";
-const BRISK: &str = "rollout: {min_ready: 200ms}";
-/// Long enough for the pauses of a slow copy.
-const WATCH: &str = "watch: {settle: 400ms}";
 
 /// Each kind of traffic is under way at every moment.
 fn mix() -> Mix {
@@ -53,7 +50,7 @@ fn copy_slowly(from: &Path, to: &Path) {
 
 #[test]
 fn every_trigger_replaces_workers_without_a_failure() {
-    let mut scene = Scene::start("triggers", Language::Rust, &[FOUR, LISTEN, NOTIFY, BRISK, WATCH], mix());
+    let mut scene = Scene::start("triggers", Language::Rust, &[FOUR, LISTEN, NOTIFY, BRISK], mix());
     let watched = scene.rig.home().join("web");
     let before = history(&scene.rig).len();
 

@@ -69,6 +69,13 @@ impl Language {
     }
 }
 
+/// For workers that say themselves that they are ready.
+pub(crate) const BRISK: &str = "rollout: {min_ready: 200ms}";
+
+/// For workers that are looked at: a look gets half of this, and where many tests share two cores a good program may take a
+/// fifth of a second to answer.
+pub(crate) const CALM: &str = "rollout: {min_ready: 800ms}";
+
 /// The versions that a [`Scene`] has releases of: `v1` runs first.
 pub(crate) const VERSIONS: [&str; 3] = ["v1", "v2", "v3"];
 
