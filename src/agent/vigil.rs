@@ -4,14 +4,16 @@
 //! ends with the worker.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
 use super::happening::Happening;
 use crate::machine::event::{Event, OnStop};
+use crate::sys::clock;
 use crate::sys::connections::established;
 use crate::sys::proc::{self, Disposition};
 use crate::sys::tcp_info::Gauge;
@@ -27,6 +29,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 const STRAGGLERS: Duration = Duration::from_millis(2);
 /// Between two counts of a lingering worker's connections.
 const COUNT_PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a count is at least this many times as long as the count.
+const COUNTING_SHARE: u32 = 10;
 /// Between two counts that only people wait for.
 const SHOW_PAUSE: Duration = Duration::from_secs(1);
 
@@ -62,13 +66,17 @@ impl Vigils {
         service: &ServiceName,
         worker: WorkerId,
         pid: i32,
-        ports: Vec<u16>,
+        ports: Arc<[u16]>,
         inbox: &mpsc::Sender<Happening>,
     ) {
         let (service, inbox) = (service.clone(), inbox.clone());
         self.spawn(worker, async move {
-            while connections(pid, &ports) != Some(0) {
-                sleep(COUNT_PAUSE).await;
+            loop {
+                let (count, pause) = connections(pid, &ports, COUNT_PAUSE).await;
+                if count == Some(0) {
+                    break;
+                }
+                sleep(pause).await;
             }
             let _ = inbox.send(Happening::Event(service, Event::Emptied(worker))).await;
         });
@@ -80,7 +88,7 @@ impl Vigils {
         service: &ServiceName,
         worker: WorkerId,
         pid: i32,
-        ports: Vec<u16>,
+        ports: Arc<[u16]>,
         inbox: &mpsc::Sender<Happening>,
     ) {
         if ports.is_empty() {
@@ -90,14 +98,14 @@ impl Vigils {
         self.spawn(worker, async move {
             let mut last = None;
             loop {
-                let now = connections(pid, &ports);
+                let (now, pause) = connections(pid, &ports, SHOW_PAUSE).await;
                 if let Some(count) = now.filter(|_| now != last)
                     && inbox.send(Happening::Connections(service.clone(), worker, count)).await.is_err()
                 {
                     return;
                 }
                 last = now;
-                sleep(SHOW_PAUSE).await;
+                sleep(pause).await;
             }
         });
     }
@@ -141,6 +149,10 @@ fn on_stop(pid: i32, stop_signal: Signal) -> OnStop {
     }
 }
 
-fn connections(pid: i32, ports: &[u16]) -> Option<u32> {
-    established(&tree::tree(pid), ports).ok()
+/// Counts off the loop's thread, and says how long to pause until the next count: at least this long, and so long that
+/// counting takes a small part of the time, because each count looks at every process of the host.
+async fn connections(pid: i32, ports: &Arc<[u16]>, least: Duration) -> (Option<u32>, Duration) {
+    let (began, ports) = (clock::now(), Arc::clone(ports));
+    let counted = spawn_blocking(move || established(&tree::tree(pid), &ports).ok()).await;
+    (counted.ok().flatten(), least.max(clock::now().since(began) * COUNTING_SHARE))
 }

@@ -160,6 +160,7 @@ impl Shell {
         }
         self.save(last_of(&actions), reach);
         let released: Vec<WorkerId> = actions.iter().filter_map(released).collect();
+        let some_stop = actions.iter().any(|action| matches!(action, Action::Stop(_)));
         for action in actions {
             follow.extend(self.perform(action, &mut hired, reach));
         }
@@ -168,6 +169,10 @@ impl Shell {
             self.book.posts.remove(&worker);
         }
         self.forget_old_plans();
+        if some_stop {
+            // Who has heard the stop signal must not hear it again.
+            self.save(Last::Process, reach);
+        }
         follow
     }
 
