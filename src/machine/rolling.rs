@@ -159,7 +159,8 @@ impl Service {
     }
 
     /// The newest request that was accepted. Requests are numbered as they were asked, not as they became ready.
-    fn newest(&self) -> Option<RolloutId> {
+    #[must_use]
+    pub fn newest(&self) -> Option<RolloutId> {
         let waiting = self.waiting.as_ref().map(|waiting| waiting.rollout);
         let rolling = self.rolling.as_ref().map(|rolling| rolling.goal.rollout);
         waiting.or(rolling).or(self.base.map(|base| base.rollout))
