@@ -60,7 +60,7 @@ pub(crate) struct Order {
 }
 
 /// Which release is wanted.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Wish {
     /// This file.
     File(Deploy),
