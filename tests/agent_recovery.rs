@@ -249,3 +249,22 @@ fn whoever_asks_for_a_number_of_workers_hears_what_became_of_it() {
     let said = second.wait();
     assert_eq!((said.code, report(&said.stdout).outcome), (Some(5), Outcome::Stopped), "{said:?}");
 }
+
+#[test]
+fn a_service_under_another_name_gets_the_port_when_the_old_one_is_gone() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let listen = format!("    listen: [{}]\n", free.local_addr().expect("an address"));
+    drop(free);
+    let home = TempDir::new().expect("a temporary directory");
+    script(&home.path().join("old"), "v1", SLOW);
+    script(&home.path().join("new"), "v1", POLITE);
+    let mut rig = Rig::start_in(home, &format!("services:\n{}", service("old", &listen)));
+    rig.wait_until_serving();
+    rig.write_config(&format!("services:\n{}", service("new", &listen)));
+    rig.signal("HUP");
+    rig.wait_until("the agent knows", |rig| rig.log().contains("starts when those that are being stopped"));
+    assert_eq!(states(&rig), [("old".to_owned(), "stopping".to_owned())]);
+    fs::write(rig.home().join("go"), "").expect("write");
+    wait_for_states(&mut rig, &[("new", "serving")]);
+    assert!(rig.stop().success());
+}

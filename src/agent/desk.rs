@@ -180,7 +180,7 @@ impl Agent {
     }
 
     fn start_new(&mut self, inventory: &Inventory) -> Result<(), String> {
-        for (name, shell) in self.shells.iter_mut().filter(|(_, shell)| shell.is_new()) {
+        for (name, shell) in self.shells.iter_mut().filter(|(_, shell)| shell.is_new() && !shell.is_ending()) {
             match shell.first_start(reach!(self)) {
                 Ok(()) => {}
                 // Nobody serves yet: whoever starts this wants to know at once.

@@ -137,7 +137,11 @@ impl Service {
             Some(rolling) => {
                 (rolling.phase == Phase::Forward && rolling.goal.release == release).then_some(rolling.goal.rollout)
             }
-            None => self.first.filter(|_| self.base.is_some_and(|base| base.release == release)),
+            None => {
+                // What was given up is tried again only by another one.
+                let goes_on = !self.places.values().any(|place| matches!(place.coming, Coming::GivenUp { .. }));
+                self.first.filter(|_| goes_on && self.base.is_some_and(|base| base.release == release))
+            }
         }
     }
 
