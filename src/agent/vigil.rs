@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
@@ -35,10 +35,17 @@ const COUNTING_SHARE: u32 = 10;
 const SHOW_PAUSE: Duration = Duration::from_secs(1);
 
 /// The looks that are under way, by worker.
-#[derive(Default)]
 pub(crate) struct Vigils {
+    /// One count at a time: each takes a thread and looks at every process.
+    counting: Arc<Semaphore>,
     tasks: JoinSet<()>,
     by_worker: BTreeMap<WorkerId, Vec<AbortHandle>>,
+}
+
+impl Default for Vigils {
+    fn default() -> Self {
+        Self { counting: Arc::new(Semaphore::new(1)), tasks: JoinSet::new(), by_worker: BTreeMap::new() }
+    }
 }
 
 impl Vigils {
@@ -69,10 +76,10 @@ impl Vigils {
         ports: Arc<[u16]>,
         inbox: &mpsc::Sender<Happening>,
     ) {
-        let (service, inbox) = (service.clone(), inbox.clone());
+        let (service, inbox, counting) = (service.clone(), inbox.clone(), Arc::clone(&self.counting));
         self.spawn(worker, async move {
             loop {
-                let (count, pause) = connections(pid, &ports, COUNT_PAUSE).await;
+                let (count, pause) = connections(&counting, pid, &ports, COUNT_PAUSE).await;
                 if count == Some(0) {
                     break;
                 }
@@ -94,11 +101,11 @@ impl Vigils {
         if ports.is_empty() {
             return;
         }
-        let (service, inbox) = (service.clone(), inbox.clone());
+        let (service, inbox, counting) = (service.clone(), inbox.clone(), Arc::clone(&self.counting));
         self.spawn(worker, async move {
             let mut last = None;
             loop {
-                let (now, pause) = connections(pid, &ports, SHOW_PAUSE).await;
+                let (now, pause) = connections(&counting, pid, &ports, SHOW_PAUSE).await;
                 if let Some(count) = now.filter(|_| now != last)
                     && inbox.send(Happening::Connections(service.clone(), worker, count)).await.is_err()
                 {
@@ -151,7 +158,9 @@ fn on_stop(pid: i32, stop_signal: Signal) -> OnStop {
 
 /// Counts off the loop's thread, and says how long to pause until the next count: at least this long, and so long that
 /// counting takes a small part of the time, because each count looks at every process of the host.
-async fn connections(pid: i32, ports: &Arc<[u16]>, least: Duration) -> (Option<u32>, Duration) {
+async fn connections(counting: &Semaphore, pid: i32, ports: &Arc<[u16]>, least: Duration) -> (Option<u32>, Duration) {
+    // Never closed.
+    let _turn = counting.acquire().await;
     let (began, ports) = (clock::now(), Arc::clone(ports));
     let counted = spawn_blocking(move || established(&tree::tree(pid), &ports).ok()).await;
     (counted.ok().flatten(), least.max(clock::now().since(began) * COUNTING_SHARE))
