@@ -62,7 +62,7 @@ impl Shell {
             }
             Note::GaveUp { slot, failures } => self.gave_up(slot, failures, reach.wall),
             Note::RollingBack { rollout, cause } => {
-                let why = words::cause(&cause);
+                let why = self.cause(rollout, &cause);
                 warn!(%service, %rollout, why, "rolling back");
                 self.send_to_all(Progress::RollingBack { why }, reach.wall);
             }
@@ -107,7 +107,7 @@ impl Shell {
 
     fn failed(&mut self, who: (Slot, WorkerId), symptom: &Symptom, retry_in: Option<Duration>, wall: Wall) {
         let (slot, worker) = who;
-        let why = words::symptom(symptom);
+        let why = self.why_failed(worker, symptom);
         let next_start_in = retry_in.map(words::time);
         warn!(service = %self.name, %slot, %worker, why, next_start_in, "worker failed");
         let output = self.files.output.last_lines(worker, QUOTED_LINES);
@@ -117,6 +117,16 @@ impl Shell {
             plan.failure.get_or_insert(failure);
         }
         self.send_to_all(Progress::Failed { slot, worker: worker.to_string(), why, output }, wall);
+    }
+
+    /// A symptom, with the reason that the last look gave where time alone says little.
+    fn why_failed(&self, worker: WorkerId, symptom: &Symptom) -> String {
+        let said = words::symptom(symptom);
+        let last_look = self.workers.get(&worker).and_then(|hand| hand.not_yet.as_deref());
+        match (symptom, last_look) {
+            (Symptom::NotReadyInTime(_), Some(reason)) => format!("{said}: {reason}"),
+            _ => said,
+        }
     }
 
     fn gave_up(&mut self, slot: Slot, failures: u32, wall: Wall) {
@@ -131,7 +141,7 @@ impl Shell {
     }
 
     fn paused(&mut self, rollout: RolloutId, cause: &Cause, wall: Wall) {
-        let why = words::cause(cause);
+        let why = self.cause(rollout, cause);
         warn!(service = %self.name, %rollout, why, "rollout paused: 'rollout resume' or 'rollout abort'");
         self.send_to_all(Progress::Paused { why: why.clone() }, wall);
         match cause {
@@ -161,14 +171,14 @@ impl Shell {
                 (api::Outcome::Done, format!("release {} is live on {slots} {}", release.short(), words::slots(slots)))
             }
             Outcome::RolledBack(cause) => {
-                self.rejected(release, cause);
-                (api::Outcome::RolledBack, format!("{}; every slot is back on {back}", words::cause(cause)))
+                self.rejected(rollout, release, cause);
+                (api::Outcome::RolledBack, format!("{}; every slot is back on {back}", self.cause(rollout, cause)))
             }
             Outcome::Stuck(cause) => {
-                self.rejected(release, cause);
+                self.rejected(rollout, release, cause);
                 let said = format!(
                     "{}; the way back to {back} failed, too: look at 'rollout status' and 'rollout logs'",
-                    words::cause(cause)
+                    self.cause(rollout, cause)
                 );
                 (api::Outcome::NeedsPerson, said)
             }
@@ -183,9 +193,14 @@ impl Shell {
         self.finish(rollout, word, said, wall);
     }
 
-    fn rejected(&self, release: Digest, cause: &Cause) {
+    /// Why a rollout does not go forward, with everything that is known about the worker that failed.
+    pub(super) fn cause(&self, rollout: RolloutId, cause: &Cause) -> String {
+        words::cause(cause, self.book.plans.get(&rollout).and_then(|plan| plan.failure.as_ref()))
+    }
+
+    fn rejected(&self, rollout: RolloutId, release: Digest, cause: &Cause) {
         match cause {
-            Cause::Worker { .. } => self.files.archive.reject(release, &words::cause(cause)),
+            Cause::Worker { .. } => self.files.archive.reject(release, &self.cause(rollout, cause)),
             Cause::Asked => {}
         }
     }
