@@ -103,7 +103,7 @@ mod tests {
         let why = "was not ready after 30 s: GET /healthz answered 503".to_owned();
         let failure =
             |worker: &str| Failure { slot: Slot(2), worker: worker.to_owned(), why: why.clone(), output: vec![] };
-        let said = |known| cause(&stuck, known);
+        let said = |known: Option<&Failure>| cause(&stuck, known);
         assert_eq!(said(Some(&failure("w9"))), format!("worker w9 in slot 2 {why}"));
         assert_eq!(said(Some(&failure("w8"))), "worker w9 in slot 2 was not ready after 30 s");
         assert_eq!(said(None), "worker w9 in slot 2 was not ready after 30 s");

@@ -31,28 +31,28 @@ impl Shell {
             }
             Note::Began { to, from } => self.began(to, from, reach.wall),
             Note::Starting { slot, worker, target } => {
-                info!(%service, %slot, %worker, generation = %target.generation, release = target.release.short(), "worker starting");
+                info!(%service, %slot, %worker, generation = %target.generation, release = target.release.short(), "starting");
                 self.send_to_all(
                     Progress::Starting { slot, worker: worker.to_string(), release: target.release },
                     reach.wall,
                 );
             }
             Note::Ready { slot, worker, took } => {
-                info!(%service, %slot, %worker, ?took, "worker ready");
+                info!(%service, %slot, %worker, "ready after {}", words::time(took));
                 self.send_to_all(
                     Progress::Ready { slot, worker: worker.to_string(), took_ms: millis(took) },
                     reach.wall,
                 );
             }
             Note::Draining { slot, worker } => {
-                info!(%service, %slot, %worker, "worker draining");
+                info!(%service, %slot, %worker, "draining");
                 self.draining(slot, worker, None, reach.wall);
             }
             Note::Killing { slot, worker, after } => {
-                warn!(%service, %slot, %worker, ?after, "worker did not go in time: killed")
+                warn!(%service, %slot, %worker, "did not go in time: killed after {}", words::time(after))
             }
             Note::Gone { slot, worker, exit, took } => {
-                info!(%service, %slot, %worker, %exit, ?took, "worker gone");
+                info!(%service, %slot, %worker, "gone after {}: {exit}", words::time(took));
                 let gone =
                     Progress::Gone { slot, worker: worker.to_string(), took_ms: millis(took), how: exit.to_string() };
                 self.send_to_all(gone, reach.wall);
@@ -63,7 +63,7 @@ impl Shell {
             Note::GaveUp { slot, failures } => self.gave_up(slot, failures, reach.wall),
             Note::RollingBack { rollout, cause } => {
                 let why = self.cause(rollout, &cause);
-                warn!(%service, %rollout, why, "rolling back");
+                warn!(%service, %rollout, "rolling back: {why}");
                 self.send_to_all(Progress::RollingBack { why }, reach.wall);
             }
             Note::Paused { rollout, cause } => self.paused(rollout, &cause, reach.wall),
@@ -109,7 +109,7 @@ impl Shell {
         let (slot, worker) = who;
         let why = self.why_failed(worker, symptom);
         let next_start_in = retry_in.map(words::time);
-        warn!(service = %self.name, %slot, %worker, why, next_start_in, "worker failed");
+        warn!(service = %self.name, %slot, %worker, next_start_in, "{why}");
         let output = self.files.output.last_lines(worker, QUOTED_LINES);
         let failure = Failure { slot, worker: worker.to_string(), why: why.clone(), output: output.clone() };
         let rollout = self.book.posts.get(&worker).map(|post| post.rollout);
@@ -142,7 +142,7 @@ impl Shell {
 
     fn paused(&mut self, rollout: RolloutId, cause: &Cause, wall: Wall) {
         let why = self.cause(rollout, cause);
-        warn!(service = %self.name, %rollout, why, "rollout paused: 'rollout resume' or 'rollout abort'");
+        warn!(service = %self.name, %rollout, "rollout paused: {why}: 'rollout resume' or 'rollout abort'");
         self.send_to_all(Progress::Paused { why: why.clone() }, wall);
         match cause {
             Cause::Asked => {}
@@ -186,7 +186,12 @@ impl Shell {
             Outcome::Stopped => (api::Outcome::Stopped, "the service is being stopped".to_owned()),
         };
         let entry = self.entry(rollout, word);
-        info!(service = %self.name, %rollout, outcome = ?word, "{said}");
+        match word {
+            api::Outcome::RolledBack | api::Outcome::NeedsPerson => warn!(service = %self.name, %rollout, "{said}"),
+            api::Outcome::Done | api::Outcome::AlreadyLive | api::Outcome::Superseded | api::Outcome::Stopped => {
+                info!(service = %self.name, %rollout, "{said}");
+            }
+        }
         if let Some(entry) = entry {
             self.files.archive.record(&entry);
         }
