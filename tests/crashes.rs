@@ -11,7 +11,7 @@ mod web;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use load::Running;
 use rollout::wire::api::{LogLine, Outcome, ServiceStatus};
@@ -58,7 +58,7 @@ fn slow_to_start(rig: &Rig, version: &str) -> PathBuf {
 }
 
 /// Deploys, kills the agent when it is so, and sees the rollout end well.
-fn deploy_and_kill(rig: &mut Rig, load: &Running, path: &PathBuf, when: &str, is_so: impl Fn(&ServiceStatus) -> bool) {
+fn deploy_and_kill(rig: &mut Rig, load: &Running, path: &Path, when: &str, is_so: impl Fn(&ServiceStatus) -> bool) {
     let old = web::live(rig);
     let deploy = rig.start_cli(&["deploy", path.to_str().expect("UTF-8")]);
     rig.wait_until("the rollout has begun", |rig| {

@@ -47,11 +47,8 @@ impl Shell {
             if known.iter().any(|written| written.rollout == entry.rollout) {
                 continue;
             }
-            match (&entry.failure, entry.outcome) {
-                (Some(failure), api::Outcome::RolledBack | api::Outcome::NeedsPerson) => {
-                    self.files.archive.reject(entry.release, &failure.why);
-                }
-                (Some(_) | None, _) => {}
+            if let Some(failure) = &entry.failure {
+                self.files.archive.reject(entry.release, &failure.why);
             }
             self.files.archive.record(&entry);
         }
