@@ -153,7 +153,7 @@ impl Shell {
                 Wanted::No => {}
             }
         }
-        info!(service = %self.name, %worker, pid = child.pid, slot = %post.slot, "worker adopted");
+        info!(service = %self.name, %worker, pid = child.pid, slot = %post.slot, "adopted");
         Ok(())
     }
 
