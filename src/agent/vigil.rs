@@ -142,5 +142,25 @@ fn on_stop(pid: i32, stop_signal: Signal) -> OnStop {
 }
 
 fn connections(pid: i32, ports: &[u16]) -> Option<u32> {
-    established(&tree::tree(pid), ports).ok()
+    let mut holders = tree::tree(pid);
+    // The tree is its descendants; most programs serve in the main process.
+    holders.push(pid);
+    established(&holders, ports).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn the_connections_of_the_main_process_itself_count() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address");
+        let _client = TcpStream::connect(address).expect("connect");
+        let _accepted = listener.accept().expect("accept");
+        let pid = i32::try_from(std::process::id()).expect("a pid");
+        assert_eq!(connections(pid, &[address.port()]), Some(1));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::machine::event::{Cause, Symptom};
+use crate::machine::event::{self as machine, Cause, Symptom};
 use crate::machine::view::{ServiceState, WorkerState};
 use crate::wire::api::{Failure, Outcome};
 
@@ -27,6 +27,17 @@ pub(crate) fn cause(cause: &Cause, known: Option<&Failure>) -> String {
             format!("worker {worker} in slot {slot} {why}")
         }
         Cause::Asked => "somebody asked for it".to_owned(),
+    }
+}
+
+/// The end of a rollout in one word.
+pub(crate) fn outcome(outcome: &machine::Outcome) -> Outcome {
+    match outcome {
+        machine::Outcome::Done => Outcome::Done,
+        machine::Outcome::RolledBack(_) => Outcome::RolledBack,
+        machine::Outcome::Stuck(_) => Outcome::NeedsPerson,
+        machine::Outcome::Superseded { .. } => Outcome::Superseded,
+        machine::Outcome::Stopped => Outcome::Stopped,
     }
 }
 

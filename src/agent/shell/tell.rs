@@ -7,16 +7,12 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{Follower, Following, Reach, Shell};
-use crate::agent::book::Began;
 use crate::agent::clock::Wall;
 use crate::agent::words;
 use crate::machine::event::{Cause, Note, Outcome, Symptom, Target};
 use crate::sys::clock;
 use crate::units::{Digest, RolloutId, Slot, WorkerId};
-use crate::wire::api::{self, Entry, Failure, Progress, Report, Step};
-
-/// Output lines that a failure report quotes.
-const QUOTED_LINES: usize = 20;
+use crate::wire::api::{self, Progress, Report, Step};
 
 impl Shell {
     /// One note: logged once, sent to whoever follows, written down when it is an end.
@@ -84,11 +80,7 @@ impl Shell {
         let (rollout, generation, release) = (to.rollout, to.generation, to.release);
         let from = from.map(|from| from.release);
         info!(service = %self.name, %rollout, %generation, release = release.short(), "rollout begins");
-        let mut slots = 0;
-        if let Some(plan) = self.book.plans.get_mut(&rollout) {
-            plan.began = Some(Began { at: clock::now(), generation, from });
-            slots = plan.settings.limits.workers;
-        }
+        let slots = self.book.plans.get(&rollout).map_or(0, |plan| plan.settings.limits.workers);
         self.send_to_those_of(rollout, Progress::Began { rollout, generation, release, from, slots }, wall);
     }
 
@@ -110,22 +102,21 @@ impl Shell {
         let why = self.why_failed(worker, symptom);
         let next_start_in = retry_in.map(words::time);
         warn!(service = %self.name, %slot, %worker, next_start_in, "{why}");
-        let output = self.files.output.last_lines(worker, QUOTED_LINES);
-        let failure = Failure { slot, worker: worker.to_string(), why: why.clone(), output: output.clone() };
-        let rollout = self.book.posts.get(&worker).map(|post| post.rollout);
-        if let Some(plan) = rollout.and_then(|rollout| self.book.plans.get_mut(&rollout)) {
-            plan.failure.get_or_insert(failure);
-        }
+        let output = self.failure(slot, worker, symptom).output;
         self.send_to_all(Progress::Failed { slot, worker: worker.to_string(), why, output }, wall);
     }
 
     /// A symptom, with the reason that the last look gave where time alone says little.
-    fn why_failed(&self, worker: WorkerId, symptom: &Symptom) -> String {
+    pub(super) fn why_failed(&self, worker: WorkerId, symptom: &Symptom) -> String {
         let said = words::symptom(symptom);
         let last_look = self.workers.get(&worker).and_then(|hand| hand.not_yet.as_deref());
-        match (symptom, last_look) {
-            (Symptom::NotReadyInTime(_), Some(reason)) => format!("{said}: {reason}"),
-            _ => said,
+        match symptom {
+            Symptom::NotReadyInTime(_) => last_look.map_or(said.clone(), |reason| format!("{said}: {reason}")),
+            Symptom::NotStarted(_)
+            | Symptom::DiedStarting(_)
+            | Symptom::Died(_)
+            | Symptom::Unhealthy(_)
+            | Symptom::Hung(_) => said,
         }
     }
 
@@ -163,37 +154,35 @@ impl Shell {
         let (release, slots) = (plan.release, plan.settings.limits.workers);
         let from = plan.began.and_then(|began| began.from);
         let back = from.map_or_else(|| "the old release".to_owned(), |from| format!("release {}", from.short()));
-        let (word, said) = match outcome {
+        let word = words::outcome(outcome);
+        let said = match outcome {
             Outcome::Done => {
-                self.book.lived(release);
                 let keep = self.book.settings.keep;
                 self.files.archive.accept(release, keep, &self.releases_in_use());
-                (api::Outcome::Done, format!("release {} is live on {slots} {}", release.short(), words::slots(slots)))
+                format!("release {} is live on {slots} {}", release.short(), words::slots(slots))
             }
             Outcome::RolledBack(cause) => {
                 self.rejected(rollout, release, cause);
-                (api::Outcome::RolledBack, format!("{}; every slot is back on {back}", self.cause(rollout, cause)))
+                format!("{}; every slot is back on {back}", self.cause(rollout, cause))
             }
             Outcome::Stuck(cause) => {
                 self.rejected(rollout, release, cause);
-                let said = format!(
+                format!(
                     "{}; the way back to {back} failed, too: look at 'rollout status' and 'rollout logs'",
                     self.cause(rollout, cause)
-                );
-                (api::Outcome::NeedsPerson, said)
+                )
             }
-            Outcome::Superseded { by } => (api::Outcome::Superseded, format!("the newer request {by} took its place")),
-            Outcome::Stopped => (api::Outcome::Stopped, "the service is being stopped".to_owned()),
+            Outcome::Superseded { by } => format!("the newer request {by} took its place"),
+            Outcome::Stopped => "the service is being stopped".to_owned(),
         };
-        let entry = self.entry(rollout, word);
         match word {
             api::Outcome::RolledBack | api::Outcome::NeedsPerson => warn!(service = %self.name, %rollout, "{said}"),
             api::Outcome::Done | api::Outcome::AlreadyLive | api::Outcome::Superseded | api::Outcome::Stopped => {
                 info!(service = %self.name, %rollout, "{said}");
             }
         }
-        if let Some(entry) = entry {
-            self.files.archive.record(&entry);
+        if let Some(entry) = self.book.endings.iter().find(|entry| entry.rollout == rollout) {
+            self.files.archive.record(entry);
         }
         self.finish(rollout, word, said, wall);
     }
@@ -215,23 +204,6 @@ impl Shell {
         let planned = self.book.plans.values().map(|plan| plan.release);
         let live = self.book.lives.last().copied();
         planned.chain(live).chain(live.and_then(|live| self.book.before(live))).collect()
-    }
-
-    fn entry(&self, rollout: RolloutId, outcome: api::Outcome) -> Option<Entry> {
-        let plan = self.book.plans.get(&rollout)?;
-        Some(Entry {
-            rollout,
-            generation: plan.began.map(|began| began.generation),
-            at: plan.asked_at.clone(),
-            trigger: plan.trigger.name().to_owned(),
-            release: plan.release,
-            from: plan.began.and_then(|began| began.from),
-            outcome,
-            took_ms: millis(plan.began.map_or(Duration::ZERO, |began| clock::now().since(began.at))),
-            who: plan.who.clone(),
-            note: plan.note.clone(),
-            failure: plan.failure.clone().filter(|_| outcome != api::Outcome::Done),
-        })
     }
 
     /// Sends whoever follows this rollout its end.
