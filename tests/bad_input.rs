@@ -116,11 +116,13 @@ fn what_the_host_refuses_is_named_with_a_way_out() {
     let run_with = |flags: &[&str]| rollout(home.path(), &[&["run", "--state-dir", "state"], flags].concat());
     fs::write(home.path().join("rollout.yaml"), WEB).expect("write the configuration");
     fs::write(home.path().join("file"), "x").expect("write a file");
+    fs::write(home.path().join("latin1.yaml"), b"# caf\xe9").expect("write a file");
     let long = "s".repeat(120);
     for (flags, word) in [
         (&["-c", "nowhere.yaml", "--socket", "a.sock"][..], "read configuration nowhere.yaml: No such file"),
         (&["-c", ".", "--socket", "a.sock"], "read configuration .: Is a directory"),
-        (&["-c", "v1", "--socket", "a.sock"], "v1: not UTF-8 text"),
+        (&["-c", "latin1.yaml", "--socket", "a.sock"], "latin1.yaml: not UTF-8 text"),
+        (&["-c", "v1", "--socket", "a.sock"], "v1: larger than 1024 KiB, which no configuration is"),
         (&["--socket", "file"], "a file that is not a socket is in the way: remove it"),
         (&["--socket", "file/a.sock"], "name another path with --socket"),
         (&["--socket", &long], "name a shorter one with --socket"),
@@ -135,7 +137,7 @@ fn what_the_host_refuses_is_named_with_a_way_out() {
             run_with(&flags)
         };
         assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{flags:?}: {said:?}");
-        assert!(said.stderr.starts_with("rollout: ") || said.stderr.contains("v1: "), "{flags:?}: {}", said.stderr);
+        assert!(said.stderr.starts_with("rollout: "), "{flags:?}: {}", said.stderr);
         assert!(said.stderr.contains(word), "{flags:?}: no {word:?} in {}", said.stderr);
     }
     assert_eq!(fs::read(home.path().join("file")).expect("it is there"), b"x");
@@ -259,10 +261,10 @@ fn a_command_line_that_makes_no_sense_is_usage() {
         assert!(said.stderr.contains("--help") || said.stderr.contains("Usage"), "{words:?}: {}", said.stderr);
     }
     for (words, word) in [
-        (&["run", "--workers", "0", "--", "./v1"][..], "--workers: "),
+        (&["run", "--workers", "0", "--listen", "0", "--", "./v1"][..], "--workers: "),
         (&["run", "--listen", "nowhere", "--", "./v1"], "--listen: "),
-        (&["run", "--readiness", "magic", "--", "./v1"], "--readiness: "),
-        (&["run", "--env", "NO_EQUALS_SIGN", "--", "./v1"], "--env: "),
+        (&["run", "--readiness", "magic", "--listen", "0", "--", "./v1"], "--readiness: "),
+        (&["run", "--env", "NO_EQUALS_SIGN", "--listen", "0", "--", "./v1"], "--env: "),
     ] {
         let said = rollout(home.path(), &[words, &[]].concat());
         assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{words:?}: {said:?}");
@@ -296,7 +298,8 @@ fn a_bad_request_names_its_fault_and_changes_nothing() {
         (&["pause"], 1, "no rollout is under way: there is nothing to pause"),
         (&["resume"], 1, "no rollout is under way: there is nothing to resume"),
         (&["abort"], 1, "no rollout is under way: there is nothing to abort"),
-        (&["scale", "4294967295"], 1, "workers"),
+        (&["scale", "4294967295"], 1, "4294967295 workers are too many: at most 4096"),
+        (&["scale", "4096"], 1, "serves at most 768 workers at once"),
     ] {
         let said = rig.cli(words);
         assert_eq!((said.code, said.stdout.as_str()), (Some(code), ""), "{words:?}: {said:?}");
@@ -338,9 +341,9 @@ fn what_is_live_already_is_no_failure() {
 
 #[test]
 fn whoever_stops_waiting_is_told_that_the_rollout_goes_on() {
-    let mut rig = serving(&WEB.replace("min_ready: 0s", "min_ready: 300s").replace("workers: 2", "workers: 1"));
+    let mut rig = serving(&WEB.replace("min_ready: 0s", "hold: 300s").replace("workers: 2", "workers: 1"));
     let old = rig.service("web").release;
-    let said = rig.cli(&["deploy", "v2", "--timeout", "300ms"]);
+    let said = rig.cli(&["deploy", "v2", "--timeout", "3s"]);
     assert_eq!((said.code, said.stdout.as_str()), (Some(7), ""), "{said:?}");
     assert!(said.stderr.contains("not over in time: rollout r2 goes on: follow it with"), "{said:?}");
     let under_way = rig.service("web").rollout.expect("it goes on");
@@ -387,7 +390,7 @@ fn no_words_on_the_control_socket_hurt_the_agent() {
         (deploy, "{\"path\": \"/x\", \"sha256\": \"12\"}", 400, "64"),
         (deploy, "{\"path\": \"/nowhere/x\"}", 422, "does not exist"),
         (deploy, &oversized, 413, "larger than 65536 bytes"),
-        ("/v1/services/web/scale", "{\"workers\": 0}", 422, "at least 1 worker"),
+        ("/v1/services/web/scale", "{\"workers\": 0}", 400, "a service has at least 1"),
         ("/v1/services/web/scale", "{\"workers\": -1}", 400, "is not understood"),
         ("/v1/services/web/scale", "{\"workers\": 1e99}", 400, "is not understood"),
         ("/v1/services/web/scale", "{}", 400, "missing field `workers`"),

@@ -13,6 +13,7 @@ use crate::agent::request::{Answer, LogFeed, Peer, Steer};
 use crate::agent::{chain, words};
 use crate::config::settings::{self, Program};
 use crate::machine::event::Event;
+use crate::machine::limits::MOST_WORKERS;
 use crate::machine::view::RolloutPhase;
 use crate::sys::clock;
 use crate::units::{Digest, Slot};
@@ -242,6 +243,17 @@ impl Shell {
             let why =
                 format!("{workers} workers with max_unavailable {} could leave nobody serving", limits.max_unavailable);
             return reply(Some(answer), Err(refusal(1, why)));
+        }
+        if workers > MOST_WORKERS {
+            return reply(
+                Some(answer),
+                Err(refusal(1, format!("{workers} workers are too many: at most {MOST_WORKERS}"))),
+            );
+        }
+        let mut settings = self.book.settings.clone();
+        settings.limits.workers = workers;
+        if let Err(refused) = self.relisten(&settings, reach) {
+            return reply(Some(answer), Err(refused));
         }
         self.book.scaled = Some(workers);
         for plan in self.book.plans.values_mut() {
