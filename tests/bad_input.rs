@@ -347,8 +347,10 @@ fn whoever_stops_waiting_is_told_that_the_rollout_goes_on() {
     assert_eq!((said.code, said.stdout.as_str()), (Some(7), ""), "{said:?}");
     assert!(said.stderr.contains("not over in time: rollout r2 goes on: follow it with"), "{said:?}");
     let under_way = rig.service("web").rollout.expect("it goes on");
+    // Whoever asks for the same again joins in, and is told what has begun.
     let said = rig.cli(&["deploy", "v2", "--no-wait"]);
     assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stderr.contains("rollout r2 began") && said.stdout.contains("rollout r2 is under way"), "{said:?}");
     let following = rig.start_cli(&["deploy", "v2", "--json"]);
     rig.wait_until("the second command follows", |_| following.so_far().stdout.contains("\"stored\""));
     following.signal("INT");
