@@ -292,6 +292,8 @@ impl Lanes {
             return Ok(lane);
         }
         self.level(self.occupants.len() + 1, made)?;
+        // The new ones, too: one that nobody watches keeps what arrives there.
+        self.watch_what_nobody_has()?;
         // What was the first of the reserve; the new last one has taken over from it.
         let lane = self.occupants.len() - usize::from(RESERVE) - 1;
         Ok(LaneIndex(u16::try_from(lane).unwrap_or(u16::MAX)))
