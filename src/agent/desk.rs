@@ -12,6 +12,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
+use super::applied;
 use super::archive::refusal;
 use super::book::Trigger;
 use super::clock::Wall;
@@ -147,6 +148,7 @@ impl Agent {
 
     /// Opens every service, takes charge, and lets each go on from where the last agent left it.
     pub(super) fn recover(&mut self, settings: Settings, inventory: &Inventory) -> Result<(), String> {
+        applied::hold(&settings, &mut self.link);
         let mut inherited = super::inherited::take(&mut self.link, inventory);
         for (name, service) in settings.services {
             let shell =

@@ -1,5 +1,6 @@
 //! Floor 3: the imperative shell: it waits and obeys.
 
+mod applied;
 mod archive;
 mod book;
 mod clock;

@@ -2,6 +2,7 @@
 
 use tracing::{error, info};
 
+use super::applied;
 use super::archive::refusal;
 use super::book::Trigger;
 use super::desk::{Agent, Life, Reload, reach};
@@ -85,6 +86,7 @@ impl Agent {
         if matches!(self.life, Life::Stopping { .. }) {
             return;
         }
+        applied::hold(&settings, &mut self.link);
         let missing: Vec<ServiceName> =
             self.shells.keys().filter(|name| !settings.services.contains_key(*name)).cloned().collect();
         for name in missing {

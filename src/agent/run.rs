@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
+use super::applied;
 use super::chain;
 use super::control::{Control, serve};
 use super::desk::Agent;
@@ -66,9 +67,12 @@ fn fail(message: &str, mirror: &Mirror) -> ExitCode {
 }
 
 async fn supervise(start: Start, mirror: Mirror) -> Result<(), String> {
-    let (link, inventory) = KeeperLink::from_stdin()
+    let (mut link, inventory) = KeeperLink::from_stdin()
         .map_err(|error| format!("cannot reach the keeper: {}: use 'rollout run'", chain(&error)))?;
-    let settings = load(&start.source)?;
+    let settings = match applied::take(&mut link) {
+        Some(settings) => settings,
+        None => load(&start.source)?,
+    };
     let socket = paths::socket(start.socket.as_deref(), settings.socket.as_deref(), &paths::environment);
     let state_dir = paths::state_dir(
         start.state_dir.as_deref(),

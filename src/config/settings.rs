@@ -11,7 +11,7 @@ use crate::machine::limits::Limits;
 use crate::units::{ServiceName, Signal};
 
 /// A whole configuration file (or what `rollout run`'s flags mean).
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The services, by name. At least one.
     pub services: BTreeMap<ServiceName, Service>,
