@@ -1,10 +1,15 @@
-//! The socket on which a worker says `READY=1` (sd_notify(3)): one datagram socket per worker in the abstract namespace
-//! (unix(7)), with the sender's pid and uid by the kernel's word (`SO_PASSCRED`).
+//! The socket on which a worker says `READY=1` (sd_notify(3)): one datagram socket per worker (unix(7)), with the sender's
+//! pid and uid by the kernel's word (`SO_PASSCRED`).
+//!
+//! It has a path, as systemd's own has: there are libraries in use that know nothing else and take the `@` of a name in the
+//! abstract namespace for a file name. Only where a path would be too long it has such a name.
 
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, setsockopt, socket, sockopt};
 
 /// More than any honest message (systemd takes 4 KiB too); longer ones are dropped whole, never cut.
@@ -38,33 +43,47 @@ pub struct Datagram {
 }
 
 impl NotifySocket {
+    /// A new socket at this path, instead of what is there; nobody removes it when it is not needed any more.
+    ///
+    /// # Errors
+    /// As socket(2), bind(2) and unlink(2).
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let Ok(address) = UnixAddr::new(path) else { return Self::unnamed() };
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => Self::bound(&address),
+        }
+    }
+
     /// A new socket under a name that the kernel chooses and that nobody else has (autobind, unix(7)).
     ///
     /// # Errors
     /// As socket(2), bind(2): out of fds, or out of names.
-    pub fn new() -> io::Result<Self> {
+    pub fn unnamed() -> io::Result<Self> {
+        Self::bound(&UnixAddr::new_unnamed())
+    }
+
+    fn bound(address: &UnixAddr) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
         setsockopt(&socket, sockopt::PassCred, &true)?;
-        bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
+        bind(socket.as_raw_fd(), address)?;
         Self::adopt(socket)
     }
 
-    /// A socket that an earlier agent made with [`NotifySocket::new`]. What was sent meanwhile is still in it.
+    /// A socket that an earlier agent made. What was sent meanwhile is still in it.
     ///
     /// # Errors
-    /// It is not a Unix socket with an abstract name.
+    /// It is not a Unix socket with a name.
     pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
         let name: UnixAddr = getsockname(socket.as_raw_fd())?;
-        let address = name
-            .as_abstract()
-            .and_then(|name| std::str::from_utf8(name).ok())
-            .map(|name| format!("@{name}"))
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a socket with an abstract name"))?;
+        let path = name.path().and_then(Path::to_str).map(str::to_owned);
+        let abstract_name = || Some(format!("@{}", std::str::from_utf8(name.as_abstract()?).ok()?));
+        let address = path.or_else(abstract_name).ok_or(Errno::EINVAL)?;
         Ok(Self { socket, address })
     }
 
-    /// The value of `NOTIFY_SOCKET` for the worker: `@name`.
+    /// The value of `NOTIFY_SOCKET` for the worker: a path, or `@name`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
@@ -133,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_message_arrives_with_its_sender() {
-        let socket = NotifySocket::new().expect("new");
+        let socket = NotifySocket::unnamed().expect("new");
         assert_eq!(receive(socket.as_fd()).expect_err("none").kind(), io::ErrorKind::WouldBlock);
         client(&socket).send(b"READY=1\nSTATUS=up").expect("send");
         let got = receive(socket.as_fd()).expect("receive");
@@ -145,7 +164,7 @@ mod tests {
 
     #[test]
     fn two_sockets_have_two_names() {
-        let (one, other) = (NotifySocket::new().expect("new"), NotifySocket::new().expect("new"));
+        let (one, other) = (NotifySocket::unnamed().expect("new"), NotifySocket::unnamed().expect("new"));
         assert_ne!(one.address(), other.address());
         client(&one).send(b"x").expect("send");
         assert_eq!(receive(other.as_fd()).expect_err("none").kind(), io::ErrorKind::WouldBlock);
@@ -153,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_successor_adopts_the_socket_with_its_name_and_what_was_sent() {
-        let socket = NotifySocket::new().expect("new");
+        let socket = NotifySocket::unnamed().expect("new");
         client(&socket).send(b"READY=1").expect("send");
         let kept = socket.as_fd().try_clone_to_owned().expect("dup");
         let address = socket.address().to_owned();
@@ -164,8 +183,26 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_has_a_path_where_it_fits_and_takes_the_place_of_an_old_one() {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let path = home.path().join("w1");
+        drop(NotifySocket::at(&path).expect("the first"));
+        let socket = NotifySocket::at(&path).expect("the second");
+        assert_eq!(Path::new(socket.address()), path);
+        UnixDatagram::unbound().expect("socket").send_to(b"READY=1", &path).expect("send");
+        let kept = socket.as_fd().try_clone_to_owned().expect("dup");
+        drop(socket);
+        let socket = NotifySocket::adopt(kept).expect("adopt");
+        assert_eq!(Path::new(socket.address()), path);
+        assert_eq!(receive(socket.as_fd()).expect("receive").bytes, b"READY=1");
+        let long = NotifySocket::at(&home.path().join("x".repeat(120))).expect("a name instead of a path");
+        client(&long).send(b"x").expect("send");
+        NotifySocket::at(&home.path().join("nowhere/w1")).expect_err("there is no such directory");
+    }
+
+    #[test]
     fn a_message_of_the_longest_length_is_whole_and_a_longer_one_is_nothing() {
-        let socket = NotifySocket::new().expect("new");
+        let socket = NotifySocket::unnamed().expect("new");
         let client = client(&socket);
         client.send(&[b'a'; LONGEST]).expect("send");
         client.send(&[b'a'; LONGEST + 1]).expect("send");
@@ -176,7 +213,7 @@ mod tests {
     #[test]
     fn fds_that_come_along_are_closed_even_when_they_are_many() {
         for many in [1, 4, 100] {
-            let socket = NotifySocket::new().expect("new");
+            let socket = NotifySocket::unnamed().expect("new");
             let (mut read, write) = io::pipe().expect("pipe");
             let fds = vec![write.as_raw_fd(); many];
             let parts = [io::IoSlice::new(b"BARRIER=1")];

@@ -632,7 +632,7 @@ fn hear(bench: &mut Bench, socket: NotifySocket, pid: i32, health: &Health, stag
 #[tokio::test]
 async fn ready_is_heard_from_the_worker_and_said_once() {
     let mut bench = Bench::new();
-    let socket = NotifySocket::new().expect("new");
+    let socket = NotifySocket::unnamed().expect("new");
     let mut worker = Speaker::new(&socket);
     let health = health(Check::Notify, pace(10, 1, 1), None);
     hear(&mut bench, socket, worker.pid(), &health, Stage::Starting);
@@ -652,7 +652,7 @@ async fn ready_is_heard_from_the_worker_and_said_once() {
 #[tokio::test]
 async fn a_stranger_s_ready_counts_for_nothing() {
     let mut bench = Bench::new();
-    let socket = NotifySocket::new().expect("new");
+    let socket = NotifySocket::unnamed().expect("new");
     let (mut worker, mut stranger) = (Speaker::new(&socket), Speaker::new(&socket));
     let health = health(Check::Notify, pace(10, 1, 1), None);
     let kept = socket.as_fd().try_clone_to_owned().expect("dup");
@@ -679,7 +679,7 @@ fn send_from_here(address: &str, what: &str) {
 #[tokio::test]
 async fn a_descendant_speaks_for_the_worker() {
     let mut bench = Bench::new();
-    let socket = NotifySocket::new().expect("new");
+    let socket = NotifySocket::unnamed().expect("new");
     // This process is the "worker"; the speaker is its child.
     let mut child = Speaker::new(&socket);
     let health = health(Check::Notify, pace(10, 1, 1), None);
@@ -691,7 +691,7 @@ async fn a_descendant_speaks_for_the_worker() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_stops_saying_that_it_lives_is_sick() {
     let mut bench = Bench::new();
-    let socket = NotifySocket::new().expect("new");
+    let socket = NotifySocket::unnamed().expect("new");
     let to = socket.address().to_owned();
     let liveness = Pace { interval: Duration::from_secs(10), timeout: millis(10), successes: 1, failures: 2 };
     let health = health(Check::Notify, pace(10, 1, 1), Some(liveness));

@@ -14,6 +14,7 @@ pub(crate) use recover::{OpenError, Opening};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -64,6 +65,14 @@ struct Files {
     state: StateFile,
     archive: Archive,
     output: Output,
+    /// Where workers say `READY=1`.
+    notify: PathBuf,
+}
+
+impl Files {
+    fn notify_path(&self, worker: WorkerId) -> PathBuf {
+        self.notify.join(worker.to_string())
+    }
 }
 
 /// Whoever looks at workers for this service.

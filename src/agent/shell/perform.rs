@@ -87,7 +87,10 @@ impl Shell {
         put(&self.name, reach, &names::output(&self.name, worker), pipe.as_fd());
         self.files.output.attach(worker, slot, pipe).map_err(|error| said("read its output", &error))?;
         let notify = match settings.health.check {
-            Check::Notify => Some(NotifySocket::new().map_err(|error| said("make its notify socket", &error))?),
+            Check::Notify => {
+                let socket = NotifySocket::at(&self.files.notify_path(worker));
+                Some(socket.map_err(|error| said("make its notify socket", &error))?)
+            }
             Check::Accept | Check::Http { .. } | Check::Exec { .. } | Check::AliveFor { .. } => None,
         };
         if let Some(socket) = &notify {
@@ -231,6 +234,8 @@ impl Shell {
         for name in names {
             drop_fd(&self.name, reach, &name);
         }
+        // Most workers have none.
+        let _ = std::fs::remove_file(self.files.notify_path(worker));
         if let Err(error) = reach.link.forget(&names::child(&self.name, worker)) {
             warn!(service = %self.name, %worker, %error, "cannot tell the keeper to forget a worker");
         }

@@ -61,7 +61,8 @@ impl Shell {
     pub(crate) fn open(opening: Opening<'_>, reach: &mut Reach<'_>) -> Result<Self, OpenError> {
         let Opening { name, settings, state_dir, inventory, inherited, disturbed, mirror, findings } = opening;
         let dir = state_dir.join(name.as_str());
-        std::fs::create_dir_all(&dir).map_err(|source| OpenError::Dir { dir: dir.clone(), source })?;
+        let notify = dir.join("notify");
+        std::fs::create_dir_all(&notify).map_err(|source| OpenError::Dir { dir: dir.clone(), source })?;
         let state = StateFile::in_dir(&dir);
         let (machine, book) = kept(&name, &state, settings, inventory);
         let archive = Archive::open(&dir).map_err(|source| OpenError::Store { dir: dir.clone(), source })?;
@@ -79,7 +80,7 @@ impl Shell {
         .map_err(|source| OpenError::Lanes { service: name.clone(), source })?;
         let prober = Prober::new(name.clone(), findings);
         let watch = Watch { prober, vigils: Vigils::default(), look_at: Some(clock::now()) };
-        let files = Files { state, archive, output };
+        let files = Files { state, archive, output, notify };
         let workers = BTreeMap::new();
         let sockets = sockets_of(&name, inventory).map(str::to_owned).collect();
         let mut shell = Self { name, machine, book, files, lanes, sockets, watch, workers, followers: Vec::new() };
