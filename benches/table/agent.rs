@@ -24,7 +24,7 @@ pub(crate) fn this_program() -> PathBuf {
 /// An agent on this configuration that serves. It logs as it does by default; the rig's own default is more.
 pub(crate) fn start(home: TempDir, config: &str) -> Rig {
     let mut rig = Rig::start_program(&program(), home, config, &[("RUST_LOG", "info")]);
-    let limit = clock::now().after(4 * GENEROUS);
+    let limit = clock::now().after(GENEROUS);
     let serves = |rig: &Rig| {
         rig.try_status().is_some_and(|status| status.services.iter().all(|service| service.state == "serving"))
     };

@@ -56,7 +56,6 @@ pub(crate) fn figures() -> Vec<Figure> {
 /// Puts the file in place and returns when the status says that a rollout is under way.
 fn from_place_to_rollout(rig: &mut Rig, file: &Path) -> Duration {
     rig.wait_until_serving();
-    let before = rig.service("web").generation;
     let mut lines = Lines::get(&rig.socket(), "/v1/status?watch=true").expect("watch");
     lines.next(GENEROUS).expect("watch").expect("a status");
     let began = clock::now();
@@ -65,7 +64,7 @@ fn from_place_to_rollout(rig: &mut Rig, file: &Path) -> Duration {
         let line = lines.next(GENEROUS).expect("watch").expect("a rollout within the time");
         let now = clock::now();
         let status: Status = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}"));
-        if status.services[0].generation > before {
+        if status.services[0].rollout.is_some() {
             return now.since(began).saturating_sub(SETTLE);
         }
     }

@@ -20,7 +20,8 @@ pub(crate) fn run() -> ExitCode {
         && let Ok(socket) = UnixDatagram::unbound()
     {
         let slot = env::var("ROLLOUT_SLOT").unwrap_or_default();
-        // Whoever is not measured just now is not waited for either.
+        // Only a few fit in (net.unix.max_dgram_qlen), and nobody waits for one that is not measured.
+        let _ = socket.set_nonblocking(true);
         let _ = socket.send_to(format!("{slot} {}", began.0).as_bytes(), path);
     }
     // Without a socket to say it on, nobody wants to know.
