@@ -100,7 +100,8 @@ function serve(listen) {
     // Accepted in the moment of SIGTERM.
     if (toldAt !== null) closeWhenLongIdle(socket, connection);
   });
-  server.listen(listen, () => {
+  // By position: Node ignores `backlog` beside `fd`.
+  server.listen(listen, backlog, () => {
     const address = server.address();
     if (address && address.port) console.log(`listening on ${address.address}:${address.port}`);
   });
@@ -136,5 +137,5 @@ process.on('SIGTERM', leave);
 process.on('SIGINT', leave);
 
 const inherited = process.env.LISTEN_PID === String(process.pid) ? Number(process.env.LISTEN_FDS) : 0;
-for (let fd = 3; fd < 3 + inherited; fd += 1) serve({ fd, backlog });
-if (inherited === 0) serve({ host: '127.0.0.1', port: Number(process.env.PORT || 8080), backlog });
+for (let fd = 3; fd < 3 + inherited; fd += 1) serve({ fd });
+if (inherited === 0) serve({ host: '127.0.0.1', port: Number(process.env.PORT || 8080) });

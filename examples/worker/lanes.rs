@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 /// Sockets that this process owns and the runtime does not yet know.
 pub(crate) struct Lanes {
-    tcp: Vec<StdTcp>,
+    pub(crate) tcp: Vec<StdTcp>,
     unix: Vec<StdUnix>,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::settings;
 use crate::machine::service::Service as Machine;
 use crate::units::{Digest, Generation, LaneIndex, Moment, RolloutId, Slot, WorkerId};
-use crate::wire::api::Failure;
+use crate::wire::api::{Entry, Failure};
 
 /// The whole state file of one service.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,6 +31,10 @@ pub(crate) struct Book {
     pub(crate) seen: Option<Digest>,
     /// Releases that were live, oldest first, the live one last.
     pub(crate) lives: Vec<Digest>,
+    /// Rollouts that ended in the step that this state is written for: a successor cannot know whether they are in the
+    /// history.
+    #[serde(default)]
+    pub(crate) endings: Vec<Entry>,
     /// Workers that were, or were about to be, started.
     pub(crate) posts: BTreeMap<WorkerId, Post>,
 }
@@ -47,6 +51,7 @@ impl Book {
             last_rollout: 0,
             seen: None,
             lives: Vec::new(),
+            endings: Vec::new(),
             posts: BTreeMap::new(),
         }
     }

@@ -158,6 +158,7 @@ fn connections(pid: i32, ports: &[u16], search: Search) -> Option<u32> {
             Search::Quick => tree::offspring(pid),
             Search::Thorough => tree::tree(pid),
         };
+        // They are its descendants; most programs serve in the main process.
         processes.push(pid);
         processes
     };
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_of_the_main_process_is_counted() {
+    fn the_connections_of_the_main_process_itself_count() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("bound");
         let count = |search| connections(crate::sys::child::own_pid(), &[address.port()], search);

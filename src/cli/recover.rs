@@ -114,7 +114,7 @@ fn report(service: &str, entry: Entry) -> Report {
         Outcome::Done | Outcome::AlreadyLive => Exit::Done,
         Outcome::RolledBack => Exit::RolledBack,
         Outcome::NeedsPerson => Exit::NeedsPerson,
-        Outcome::Superseded | Outcome::Stopped => Exit::Unchanged,
+        Outcome::Superseded | Outcome::Stopped => Exit::Refused,
     };
     let release = if exit == Exit::Done { Some(entry.release) } else { entry.from };
     let (id, outcome) = (entry.rollout, render::outcome(entry.outcome));

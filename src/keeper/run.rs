@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::link::Heard;
 use super::log::log;
 use super::protocol::{Ask, Tell, VERSION};
 use super::systemd;
-use super::table::Table;
+use super::table::{PIDFD_PREFIX, Table};
 use crate::sys::child::{self, Leftovers};
 use crate::sys::signals::Signals;
 use crate::sys::{clock, fd, memfd, poll, tree};
@@ -47,6 +47,8 @@ struct Keeper {
     signals: Signals,
     /// Came and not told yet. A set: one of each is enough, so it is bounded.
     pending: BTreeSet<Signal>,
+    /// Children of whoever became the keeper (a shell that did `exec`): none of ours.
+    foreign: BTreeSet<i32>,
     recipe: Recipe,
     agent: Agent,
     backoff: Backoff,
@@ -90,6 +92,7 @@ impl Keeper {
             table,
             signals,
             pending: BTreeSet::new(),
+            foreign: tree::own_children().into_iter().collect(),
             recipe: Recipe { args, open_files, watchdog_usec: systemd::watchdog_usec() },
             agent: Agent::StartAt(clock::now()),
             backoff: Backoff::new(),
@@ -150,9 +153,13 @@ impl Keeper {
                 Ok(None) => return,
                 Err(error) => return log(format_args!("cannot look for exited children: {error}")),
             };
+            self.foreign.remove(&dead.pid);
             let is_agent = matches!(&self.agent, Agent::Running(agent) if agent.pid == dead.pid);
             let child = self.table.living_child(dead.pid).map(str::to_owned);
             // An orphan that came to us leads a group only by its own choice; that is not ours to end.
+            if let Some(child) = &child {
+                self.kill_strays(child, dead.pid);
+            }
             let leftovers = if is_agent || child.is_some() { Leftovers::Kill } else { Leftovers::Leave };
             if let Err(error) = child::bury(&dead, leftovers) {
                 log(format_args!("cannot reap process {}: {error}", dead.pid));
@@ -162,6 +169,18 @@ impl Keeper {
             } else if is_agent {
                 self.agent_exited(dead.exit);
             }
+        }
+    }
+
+    /// Ends what a dead worker has started and what has left its group. Must be called while its zombie keeps its number.
+    fn kill_strays(&self, child: &str, pid: i32) {
+        let known: BTreeSet<i32> = self.table.living().map(|(pid, _)| pid).collect();
+        // Whatever it left is ours now, or descends from what is ours: usually that is nothing.
+        let mut orphans = tree::own_children().into_iter().filter(|orphan| !known.contains(orphan));
+        if orphans.any(|orphan| tree::is_marked(orphan, pid))
+            && let Some(pidfd) = self.table.named(&format!("{PIDFD_PREFIX}{child}"))
+        {
+            kill(pid, pidfd);
         }
     }
 
@@ -344,25 +363,42 @@ impl Keeper {
         }
     }
 
+    fn own_children(&self) -> Vec<i32> {
+        tree::own_children().into_iter().filter(|pid| !self.foreign.contains(pid)).collect()
+    }
+
     /// Kills what is left of the children and waits until it is gone.
     fn kill_everybody(&mut self) {
         for (pid, pidfd) in self.table.living() {
             log(format_args!("killing process {pid}, which is still there"));
-            for left in tree::kill_tree(pid, pidfd) {
-                log(format_args!("process {left} cannot be killed"));
+            kill(pid, pidfd);
+        }
+        // Orphans of former workers that have shed every mark. Nobody would end them after us.
+        self.bury_the_dead();
+        for pid in self.own_children() {
+            // ESRCH: gone by itself.
+            if let Ok(pidfd) = child::pidfd_open(pid) {
+                log(format_args!("killing process {pid}, which a worker left behind"));
+                kill(pid, pidfd.as_fd());
             }
         }
         let deadline = clock::now().after(LAST_PATIENCE);
         loop {
             self.take_signals();
             self.bury_the_dead();
-            if self.table.living().next().is_none() || clock::until(deadline).is_zero() {
+            if self.own_children().is_empty() || clock::until(deadline).is_zero() {
                 return;
             }
             if let Err(error) = poll::wait(&[(self.signals.as_fd(), poll::For::Reading)], Some(deadline)) {
                 return log(format_args!("cannot wait: {error}"));
             }
         }
+    }
+}
+
+fn kill(pid: i32, pidfd: BorrowedFd<'_>) {
+    for left in tree::kill_tree(pid, pidfd) {
+        log(format_args!("process {left} cannot be killed"));
     }
 }
 

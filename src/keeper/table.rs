@@ -7,7 +7,7 @@ use super::protocol::{Child, Inventory};
 use crate::units::Exit;
 
 /// What a child's pidfd is called when it is taken.
-const PIDFD_PREFIX: &str = "pidfd:";
+pub(super) const PIDFD_PREFIX: &str = "pidfd:";
 
 /// Everything that must not be lost when an agent dies.
 #[derive(Debug, Default)]

@@ -362,12 +362,15 @@ fn blocking_of(fd: BorrowedFd<'_>) -> io::Result<Blocking> {
     Ok(if flags.contains(OFlag::O_NONBLOCK) { Blocking::Fail } else { Blocking::Wait })
 }
 
-/// The next connection of a listener that has `O_NONBLOCK`; `None` when nothing is queued. The connection never blocks.
+/// The next connection of a listener, which gets `O_NONBLOCK` by this; `None` when nothing is queued. The connection never
+/// blocks.
 ///
 /// # Errors
 /// As accept(2), but for connections that were gone before they were accepted: those are passed over.
 pub fn accept_nonblocking(fd: impl AsFd) -> io::Result<Option<OwnedFd>> {
     let fd = fd.as_fd();
+    // Each time anew: the flag belongs to everybody who holds the socket, and an accept that waits would stop the agent.
+    set_blocking(fd, Blocking::Fail)?;
     loop {
         match accept4(fd, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
             Ok(connection) => return Ok(Some(connection)),
@@ -521,7 +524,7 @@ mod tests {
     fn accepting_never_waits() {
         let fd = bind_tcp(any(), Family::Both, Sharing::Alone).expect("bind");
         listen(&fd, 8).expect("listen");
-        set_blocking(&fd, Blocking::Fail).expect("fcntl");
+        // It blocks, as the kernel makes it: an accept that waited would hang here.
         assert!(accept_nonblocking(&fd).expect("accept").is_none());
         let _client = TcpStream::connect(at(&fd)).expect("connect");
         assert!(accept_nonblocking(&fd).expect("accept").is_some());

@@ -50,7 +50,7 @@ impl NotifySocket {
     pub fn at(path: &Path) -> io::Result<Self> {
         let Ok(address) = UnixAddr::new(path) else { return Self::unnamed() };
         match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Self::bound(&address),
         }
     }

@@ -84,6 +84,21 @@ pub fn kill_tree(pid: i32, pidfd: BorrowedFd<'_>) -> Vec<i32> {
     left
 }
 
+/// The children of the calling thread, zombies among them. Orphans of its descendants, too, when it is a subreaper: at the
+/// latest when their parent can be waited for.
+///
+/// One file where the kernel has it (`CONFIG_PROC_CHILDREN`, proc_pid_tid_children(5)), else a look at every process.
+#[must_use]
+pub fn own_children() -> Vec<i32> {
+    match fs::read_to_string("/proc/thread-self/children") {
+        Ok(list) => list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect(),
+        Err(_) => {
+            let own = child::own_pid();
+            everybody().into_iter().filter(|(_, seen)| seen.parent == own).map(|(pid, _)| pid).collect()
+        }
+    }
+}
+
 /// Kills the process if the number still belongs to the one that was seen. Gives back its pidfd.
 fn kill_if_same(pid: i32, seen: &Seen) -> Option<OwnedFd> {
     let pidfd = child::pidfd_open(pid).ok()?;
@@ -157,7 +172,8 @@ fn parse_stat(line: &str) -> Option<Seen> {
 }
 
 /// Whether the process was started with the mark of this main process. Not for us to see is no.
-fn is_marked(pid: i32, root: i32) -> bool {
+#[must_use]
+pub fn is_marked(pid: i32, root: i32) -> bool {
     let wanted = format!("{MARK}={root}");
     fs::read(format!("/proc/{pid}/environ"))
         .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes()))

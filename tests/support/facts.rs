@@ -4,14 +4,16 @@ use std::fs;
 
 use rollout::sys::proc;
 
-/// What a process holds. Two of them are equal when nothing has leaked in between, `pss_kib` and `wakeups` aside.
+/// What a process holds. Two of them are equal when nothing has leaked in between, memory and `wakeups` aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// What each open fd refers to (`socket:[…]` and `pipe:[…]` without their numbers), sorted.
     pub(crate) fds: Vec<String>,
     pub(crate) threads: u64,
-    /// Its fair share of memory.
+    /// Its fair share of memory. Also changes when another process of the same program begins or ends.
     pub(crate) pss_kib: u64,
+    /// The part of it that is no file's: heap and stacks. Its own doing alone.
+    pub(crate) heap_kib: u64,
     /// How often its threads went to sleep of their own accord since they began: as often were they woken.
     pub(crate) wakeups: u64,
 }
@@ -21,10 +23,12 @@ pub(crate) fn of(pid: i32) -> Facts {
     let status = read(&format!("/proc/{pid}/status"));
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("list the threads");
     let wakeups = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+    let memory = read(&format!("/proc/{pid}/smaps_rollup"));
     Facts {
         fds: fds(pid),
         threads: number(&status, "Threads:"),
-        pss_kib: number(&read(&format!("/proc/{pid}/smaps_rollup")), "Pss:"),
+        pss_kib: number(&memory, "Pss:"),
+        heap_kib: number(&memory, "Pss_Anon:"),
         wakeups: wakeups.map(|status| number(&status, "voluntary_ctxt_switches:")).sum(),
     }
 }

@@ -67,16 +67,14 @@ impl Rig {
     /// The same with another program for `rollout run`, and further variables in its environment.
     pub(crate) fn start_program(program: &Path, home: TempDir, config: &str, env: &[(&str, &str)]) -> Self {
         fs::write(home.path().join("rollout.yaml"), config).expect("write the configuration");
-        let log = File::create(home.path().join("agent.log")).expect("create the log");
         let mark = tree::Mark::new();
-        let mut command = Command::new(program);
-        command.arg("run").arg("-c").arg(home.path().join("rollout.yaml"));
-        command.arg("--socket").arg(home.path().join("rollout.sock"));
-        command.arg("--state-dir").arg(home.path().join("state"));
-        command.current_dir(home.path()).env("RUST_LOG", "rollout=debug").env(tree::VARIABLE, mark.as_str());
-        command.envs(env.iter().copied()).stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
-        let keeper = command.spawn().unwrap_or_else(|error| panic!("start {}: {error}", program.display()));
+        let keeper = spawn(program, home.path(), &mark, env);
         Self { home, keeper, mark }
+    }
+
+    /// Starts the built `rollout` again in the same directory, after [`Rig::ended`].
+    pub(crate) fn start_again(&mut self) {
+        self.keeper = spawn(Path::new(env!("CARGO_BIN_EXE_rollout")), self.home.path(), &self.mark, &[]);
     }
 
     /// The directory of this test.
@@ -228,11 +226,16 @@ impl Rig {
     /// SIGTERM to the keeper; returns its exit status once it has ended, and fails if a process is left.
     pub(crate) fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
+        self.ended()
+    }
+
+    /// Waits until the keeper, which was told to end, has ended; returns its exit status, and fails if a process is left.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         let deadline = clock::now().after(GENEROUS);
         let status = loop {
             match self.keeper.try_wait().expect("ask for the keeper") {
                 Some(status) => break status,
-                None if clock::until(deadline).is_zero() => panic!("SIGTERM did not end the keeper:\n{}", self.log()),
+                None if clock::until(deadline).is_zero() => panic!("the keeper does not end:\n{}", self.log()),
                 None => pause(),
             }
         };
@@ -240,6 +243,16 @@ impl Rig {
         assert!(left.is_empty(), "the keeper has ended ({status}) and left {left:?}\n--- log\n{}", self.log());
         status
     }
+}
+
+fn spawn(program: &Path, home: &Path, mark: &tree::Mark, env: &[(&str, &str)]) -> Child {
+    let log = File::options().append(true).create(true).open(home.join("agent.log")).expect("open the log");
+    let mut command = Command::new(program);
+    command.arg("run").arg("-c").arg(home.join("rollout.yaml"));
+    command.arg("--socket").arg(home.join("rollout.sock")).arg("--state-dir").arg(home.join("state"));
+    command.current_dir(home).env("RUST_LOG", "rollout=debug").env(tree::VARIABLE, mark.as_str());
+    command.envs(env.iter().copied()).stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
+    command.spawn().unwrap_or_else(|error| panic!("start {}: {error}", program.display()))
 }
 
 impl Drop for Rig {

@@ -12,7 +12,11 @@
 //! | `dies-busy:MS` | serves, and exits with code 1 that long after its first client request (not `/healthz`) |
 //! | `slot:N:FAULT` | has that fault in slot N, and none in the others |
 //! | `ignores-term` | goes on as if there had been no signal |
-//! | `floods` | serves, and writes to stdout as fast as it is read |
+//! | `floods` | serves, and writes to stdout as fast as it is read; `/flooded` tells how many bytes |
+//! | `counts` | serves, and writes `count N` to stdout every 5 ms, N from 1 |
+//! | `sickens` | serves; once somebody has asked for `/sicken`, `/healthz` is 500 |
+//! | `shuts-lane` | serves; at `/damage` it calls `shutdown` on its sockets |
+//! | `small-backlog` | serves; at `/damage` it calls `listen(1)` on its sockets |
 //! | `grandchild` | serves, and has started a process in a session of its own that holds the inherited sockets for 10 min |
 //!
 //! Besides the polite routes it answers `/fds` (each fd it was started with, and what it is), `/env` and `/children`.
@@ -25,18 +29,22 @@ use std::error::Error;
 use std::fs;
 use std::future::pending;
 use std::io::{self, Write, stderr, stdout};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::process::{Command, ExitCode};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
 use hyper::StatusCode;
 use hyper::body::Incoming;
+use nix::sys::socket::{Backlog, Shutdown, listen, shutdown};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 use worker::identity::Identity;
 use worker::lanes::Lanes;
 use worker::serve::Answer;
@@ -61,6 +69,10 @@ enum Fault {
     DiesBusy(Duration),
     IgnoresTerm,
     Floods,
+    Counts,
+    Sickens,
+    ShutsLane,
+    SmallBacklog,
     Grandchild,
 }
 
@@ -79,6 +91,10 @@ impl FromStr for Fault {
             "dies-busy" => Ok(Self::DiesBusy(time()?)),
             "ignores-term" => Ok(Self::IgnoresTerm),
             "floods" => Ok(Self::Floods),
+            "counts" => Ok(Self::Counts),
+            "sickens" => Ok(Self::Sickens),
+            "shuts-lane" => Ok(Self::ShutsLane),
+            "small-backlog" => Ok(Self::SmallBacklog),
             "grandchild" => Ok(Self::Grandchild),
             "slot" => match argument.split_once(':') {
                 Some((slot, fault)) if env::var("ROLLOUT_SLOT").is_ok_and(|own| own == slot) => fault.parse(),
@@ -98,7 +114,18 @@ struct Facts {
     children: String,
     fault: Fault,
     clients: watch::Sender<Clients>,
+    health: watch::Sender<Health>,
+    lanes: Vec<TcpListener>,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Health {
+    Good,
+    Bad,
+}
+
+/// Written by a flood so far.
+static FLOODED: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Clients {
@@ -131,13 +158,15 @@ fn run(options: FaultyOptions) -> Result<ExitCode, Box<dyn Error>> {
     let version = options.worker.version_name.or_else(|| trailer::value("VERSION"));
     let identity = Arc::new(Identity::of_this_process(version.unwrap_or_else(|| "faulty".to_owned())));
     let (clients, arrived) = watch::channel(Clients::NoneYet);
-    let facts = Arc::new(Facts { identity, env, fds, children, fault: fault.clone(), clients });
+    let (health, _) = watch::channel(if fault == Fault::Unhealthy { Health::Bad } else { Health::Good });
+    let own = lanes.tcp.iter().map(TcpListener::try_clone).collect::<Result<_, _>>()?;
+    let facts = Arc::new(Facts { identity, env, fds, children, fault: fault.clone(), clients, health, lanes: own });
 
     if let Some(address) = lanes.address() {
         writeln!(stdout(), "listening on {address}")?;
     }
     if fault == Fault::Floods {
-        thread::spawn(|| while writeln!(stdout(), "{}", "flood ".repeat(1000)).is_ok() {});
+        thread::spawn(flood);
     }
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let term = signals::stop_signal()?;
@@ -152,7 +181,17 @@ fn run(options: FaultyOptions) -> Result<ExitCode, Box<dyn Error>> {
             sd_notify::notify(&[sd_notify::NotifyState::Ready])?;
         }
         let app = serve::app(move |request| answer(Arc::clone(&facts), request));
+        let counting = async {
+            let mut ticks = interval(Duration::from_millis(5));
+            for number in 1_u64.. {
+                ticks.tick().await;
+                if fault != Fault::Counts || writeln!(stdout(), "count {number}").is_err() {
+                    pending().await
+                }
+            }
+        };
         tokio::select! {
+            () = counting => Ok(ExitCode::SUCCESS),
             () = serve::serve(lanes, app, options.worker.grace.into(), stop) => Ok(ExitCode::SUCCESS),
             () = death(&fault, arrived) => {
                 writeln!(stderr(), "faulty: dies as it was told ({fault:?})")?;
@@ -167,7 +206,8 @@ async fn death(fault: &Fault, mut arrived: watch::Receiver<Clients>) {
     match fault {
         Fault::Dies(time) => sleep(*time).await,
         Fault::DiesBusy(time) => {
-            let _sender_lives_in_the_app = arrived.wait_for(|clients| *clients == Clients::Some).await;
+            // The guard in the result would lock out the sender, and with it every answer.
+            drop(arrived.wait_for(|clients| *clients == Clients::Some).await);
             sleep(*time).await;
         }
         Fault::None
@@ -176,6 +216,10 @@ async fn death(fault: &Fault, mut arrived: watch::Receiver<Clients>) {
         | Fault::Unhealthy
         | Fault::IgnoresTerm
         | Fault::Floods
+        | Fault::Counts
+        | Fault::Sickens
+        | Fault::ShutsLane
+        | Fault::SmallBacklog
         | Fault::Grandchild => pending().await,
     }
 }
@@ -186,13 +230,45 @@ async fn answer(facts: Arc<Facts>, request: hyper::Request<Incoming>) -> Answer 
         facts.clients.send_replace(Clients::Some);
     }
     match path {
-        "/healthz" if facts.fault == Fault::Unhealthy => {
+        "/healthz" if *facts.health.borrow() == Health::Bad => {
             routes::text(StatusCode::INTERNAL_SERVER_ERROR, "no database\n".to_owned())
         }
+        "/sicken" if facts.fault == Fault::Sickens => {
+            facts.health.send_replace(Health::Bad);
+            routes::text(StatusCode::OK, format!("{}\n", facts.identity))
+        }
+        "/damage" => match facts.damage() {
+            Ok(()) => routes::text(StatusCode::OK, format!("{}\n", facts.identity)),
+            Err(error) => routes::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        },
+        "/flooded" => routes::text(StatusCode::OK, format!("{}\n", FLOODED.load(Ordering::Relaxed))),
         "/fds" => routes::text(StatusCode::OK, facts.fds.clone()),
         "/env" => routes::text(StatusCode::OK, facts.env.clone()),
         "/children" => routes::text(StatusCode::OK, facts.children.clone()),
         _ => routes::answer(Arc::clone(&facts.identity), request).await,
+    }
+}
+
+impl Facts {
+    /// Does to its sockets what no worker should.
+    fn damage(&self) -> io::Result<()> {
+        for lane in &self.lanes {
+            if self.fault == Fault::ShutsLane {
+                shutdown(lane.as_raw_fd(), Shutdown::Both)?;
+            }
+            if self.fault == Fault::SmallBacklog {
+                listen(lane, Backlog::new(1)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes until nobody reads.
+fn flood() {
+    let block = format!("{}\n", "flood ".repeat(1000));
+    while stdout().write_all(block.as_bytes()).is_ok() {
+        FLOODED.fetch_add(u64::try_from(block.len()).unwrap_or(0), Ordering::Relaxed);
     }
 }
 

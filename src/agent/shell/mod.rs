@@ -1,12 +1,13 @@
 //! One service in the agent's hands: its machine, and everything that the machine's actions reach.
 //!
 //! The machine decides; this folder performs ([`perform`]), tells ([`tell`]), takes orders ([`orders`]), brings a
-//! service back after the agent's death ([`recover`]) and draws the picture for `status` ([`picture`]).
+//! service back after the agent's death ([`recover`]), keeps what it will then need ([`remember`]) and draws the picture for `status` ([`picture`]).
 
 mod orders;
 mod perform;
 mod picture;
 mod recover;
+mod remember;
 mod tell;
 
 pub(crate) use orders::{in_words, reply};
@@ -142,6 +143,13 @@ impl Shell {
                     Ok(assigned) => drop(hired.insert(*worker, assigned)),
                     Err(symptom) => follow.push(Event::SpawnFailed(*worker, symptom)),
                 }
+            }
+        }
+        // Those of the step before are in the history.
+        self.book.endings.clear();
+        for action in &actions {
+            if let Action::Announce(note) = action {
+                self.remember(note);
             }
         }
         self.save(last_of(&actions));

@@ -255,10 +255,13 @@ impl Shell {
         let name = self.name.clone();
         let phase = self.machine.view().rollout.map(|rollout| rollout.phase);
         let refused = |why: &str| Err(refusal(1, format!("{name}: {why}")));
+        let nothing = |verb: &str| refused(&format!("no rollout is under way: there is nothing to {verb}"));
         let (event, now) = match (steer, phase) {
-            (_, None) => return reply(Some(answer), refused("no rollout is under way")),
+            (Steer::Pause, None) => return reply(Some(answer), nothing("pause")),
+            (Steer::Resume, None) => return reply(Some(answer), nothing("resume")),
+            (Steer::Abort, None) => return reply(Some(answer), nothing("abort")),
             (Steer::Pause, Some(RolloutPhase::Forward)) => {
-                (Event::Pause, "paused: 'rollout resume' or 'rollout abort'")
+                (Event::Pause, "is paused: go on with 'rollout resume', or back with 'rollout abort'")
             }
             (Steer::Pause, Some(RolloutPhase::Paused(_))) => {
                 return reply(Some(answer), Ok(said(&name, "is paused already")));

@@ -114,7 +114,9 @@ impl Shell {
             .map_err(|error| said("start its process", &error))?;
         let exec = Exec::Pending { exit: None };
         let (pid, pidfd) = (spawned.pid, spawned.pidfd);
-        self.workers.insert(worker, Worker { pid, pidfd, exec, notify, not_yet: None, connections: None });
+        // No look can say this: here the worker speaks for itself.
+        let not_yet = notify.as_ref().map(|_| "it has not said READY=1 on its NOTIFY_SOCKET".to_owned());
+        self.workers.insert(worker, Worker { pid, pidfd, exec, notify, not_yet, connections: None });
         let (name, inbox) = (self.name.clone(), reach.inbox.clone());
         reach.tasks.spawn(async move {
             let executed = answer.executed(EXEC_DEADLINE).await;

@@ -85,6 +85,7 @@ impl Shell {
         let sockets = sockets_of(&name, inventory).map(str::to_owned).collect();
         let mut shell = Self { name, machine, book, files, lanes, sockets, watch, workers, followers: Vec::new() };
         shell.keep(made, reach);
+        shell.catch_up_history();
         Ok(shell)
     }
 
@@ -152,7 +153,7 @@ impl Shell {
                 Wanted::No => {}
             }
         }
-        info!(service = %self.name, %worker, pid = child.pid, slot = %post.slot, "worker adopted");
+        info!(service = %self.name, %worker, pid = child.pid, slot = %post.slot, "adopted");
         Ok(())
     }
 
