@@ -200,7 +200,7 @@ mod tests {
     fn number_in(found: Found) -> u64 {
         match found {
             Found::ThisBoot(kept) => kept.book.last_rollout,
-            other => panic!("{other:?}"),
+            other @ (Found::Nothing | Found::EarlierBoot(_) | Found::Unreadable(_)) => panic!("{other:?}"),
         }
     }
 
@@ -223,7 +223,7 @@ mod tests {
         let theirs = String::from_utf8(numbered(7)).expect("JSON").replace(&boot_id(), "another");
         match decode(theirs.as_bytes()) {
             Found::EarlierBoot(kept) => assert_eq!(kept.book.last_rollout, 7),
-            other => panic!("{other:?}"),
+            other @ (Found::Nothing | Found::ThisBoot(_) | Found::Unreadable(_)) => panic!("{other:?}"),
         }
     }
 
@@ -240,7 +240,7 @@ mod tests {
         ] {
             match decode(text) {
                 Found::Unreadable(said) => assert!(said.contains(why), "{said}"),
-                other => panic!("{other:?}"),
+                other @ (Found::Nothing | Found::ThisBoot(_) | Found::EarlierBoot(_)) => panic!("{other:?}"),
             }
         }
     }
