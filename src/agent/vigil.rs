@@ -67,7 +67,9 @@ impl Vigils {
     ) {
         let (service, inbox) = (service.clone(), inbox.clone());
         self.spawn(worker, async move {
-            while connections(pid, &ports) != Some(0) {
+            while connections(pid, &ports, Search::Quick) != Some(0)
+                || connections(pid, &ports, Search::Thorough) != Some(0)
+            {
                 sleep(COUNT_PAUSE).await;
             }
             let _ = inbox.send(Happening::Event(service, Event::Emptied(worker))).await;
@@ -90,7 +92,7 @@ impl Vigils {
         self.spawn(worker, async move {
             let mut last = None;
             loop {
-                let now = connections(pid, &ports);
+                let now = connections(pid, &ports, Search::Quick);
                 if let Some(count) = now.filter(|_| now != last)
                     && inbox.send(Happening::Connections(service.clone(), worker, count)).await.is_err()
                 {
@@ -141,11 +143,26 @@ fn on_stop(pid: i32, stop_signal: Signal) -> OnStop {
     }
 }
 
-fn connections(pid: i32, ports: &[u16]) -> Option<u32> {
-    let mut holders = tree::tree(pid);
-    // The tree is its descendants; most programs serve in the main process.
-    holders.push(pid);
-    established(&holders, ports).ok()
+/// Where to look for a worker's processes beside its main process.
+#[derive(Debug, Clone, Copy)]
+enum Search {
+    /// Where they usually are. Everybody waits for this loop, and the host may have thousands of processes.
+    Quick,
+    /// Also those that have left their parent.
+    Thorough,
+}
+
+fn connections(pid: i32, ports: &[u16], search: Search) -> Option<u32> {
+    let processes = || {
+        let mut processes = match search {
+            Search::Quick => tree::offspring(pid),
+            Search::Thorough => tree::tree(pid),
+        };
+        // They are its descendants; most programs serve in the main process.
+        processes.push(pid);
+        processes
+    };
+    established(processes, ports).ok()
 }
 
 #[cfg(test)]
@@ -157,10 +174,13 @@ mod tests {
     #[test]
     fn the_connections_of_the_main_process_itself_count() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-        let address = listener.local_addr().expect("address");
+        let address = listener.local_addr().expect("bound");
+        let count = |search| connections(crate::sys::child::own_pid(), &[address.port()], search);
+        assert_eq!(count(Search::Thorough), Some(0));
         let _client = TcpStream::connect(address).expect("connect");
-        let _accepted = listener.accept().expect("accept");
-        let pid = i32::try_from(std::process::id()).expect("a pid");
-        assert_eq!(connections(pid, &[address.port()]), Some(1));
+        let server = listener.accept().expect("accept");
+        assert_eq!((count(Search::Quick), count(Search::Thorough)), (Some(1), Some(1)));
+        drop(server);
+        assert_eq!((count(Search::Quick), count(Search::Thorough)), (Some(0), Some(0)));
     }
 }
