@@ -11,7 +11,7 @@ mod web;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use load::Running;
 use rollout::wire::api::{LogLine, Outcome, ServiceStatus};
@@ -58,7 +58,7 @@ fn slow_to_start(rig: &Rig, version: &str) -> PathBuf {
 }
 
 /// Deploys, kills the agent when it is so, and sees the rollout end well.
-fn deploy_and_kill(rig: &mut Rig, load: &Running, path: &PathBuf, when: &str, is_so: impl Fn(&ServiceStatus) -> bool) {
+fn deploy_and_kill(rig: &mut Rig, load: &Running, path: &Path, when: &str, is_so: impl Fn(&ServiceStatus) -> bool) {
     let old = web::live(rig);
     let deploy = rig.start_cli(&["deploy", path.to_str().expect("UTF-8")]);
     rig.wait_until("the rollout has begun", |rig| {
@@ -170,6 +170,30 @@ fn a_worker_that_dies_while_there_is_no_agent_is_missed() {
         .map(|it| report.failures_of(it));
     assert_eq!(report.failures(), accepted.iter().sum::<u64>(), "{report}");
     assert!(report.failures() <= 4, "{report}");
+}
+
+/// Between the state that holds a decision and the history that tells of it, an agent may die, too.
+#[test]
+fn an_end_that_was_decided_and_not_written_down_is_written_down_once() {
+    let mut rig = web::serving(&web::config(web::HEALTHZ));
+    let path = web::faulty(&rig, "exits", "exits");
+    assert_eq!(rig.deploy(&path).code, Some(3));
+    let before = web::history(&rig).entries;
+    let file = rig.home().join("state/web/history.jsonl");
+    let whole = fs::read_to_string(&file).expect("read the history");
+    let without_last: String = whole.split_inclusive('\n').take(before.len() - 1).collect();
+    for found in [&without_last, &whole] {
+        // No successor before the file is as that death would have left it.
+        let (agent, keeper) = (rig.agent_pid().expect("an agent"), rig.keeper_pid());
+        tree::signal("STOP", &[keeper]);
+        tree::signal("KILL", &[agent]);
+        fs::write(&file, found).expect("write the history");
+        tree::signal("CONT", &[keeper]);
+        rig.wait_until("another agent answers", |rig| {
+            rig.agent_pid().is_some_and(|pid| pid != agent) && rig.try_status().is_some()
+        });
+        assert_eq!(web::history(&rig).entries, before);
+    }
 }
 
 /// Lines that workers write before, while and after there is no agent: each once, in order.

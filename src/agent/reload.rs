@@ -41,6 +41,7 @@ impl Agent {
             (Reread::Restart(order), Ok(settings)) => self.restart(*order, *settings),
             (Reread::Restart(order), Err(problems)) => reply(order.answer, Err(refusal(1, problems))),
             (Reread::Sighup, Ok(settings)) => {
+                self.manager.taken();
                 self.apply(*settings);
                 self.reload_read();
             }
@@ -48,7 +49,10 @@ impl Agent {
                 for line in problems.lines() {
                     error!("{line}");
                 }
-                self.manager.status(&mut self.link, "the configuration was not taken: see the log");
+                error!(
+                    "the new configuration was not taken: mend it and send SIGHUP again; until then the old one holds"
+                );
+                self.manager.not_taken();
                 self.reload_read();
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{error, info};
+use tracing::info;
 
 use super::applied;
 use super::chain;
@@ -58,9 +58,14 @@ pub fn run(start: Start) -> ExitCode {
 /// How long the last lines may take when nobody reads stderr.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Says why there is no agent, as the commands say why they fail: whoever has typed `rollout run` reads this. A list of
+/// problems begins with the place of each, as `rollout check` prints it.
 fn fail(message: &str, mirror: &Mirror) -> ExitCode {
-    for line in message.lines() {
-        error!("{line}");
+    if message.contains('\n') {
+        mirror.say(format!("{}\n", message.trim_end()).as_bytes());
+        mirror.say(b"rollout: the configuration has problems: the agent did not start\n");
+    } else {
+        mirror.say(format!("rollout: {message}\n").as_bytes());
     }
     mirror.finish(LAST_WORDS);
     ExitCode::from(1)
@@ -91,8 +96,6 @@ async fn supervise(start: Start, mirror: Mirror) -> Result<(), String> {
     info!(socket = %socket.display(), services = agent.names(), "{}", greeting(&inventory));
     agent.work(asked).await;
     servers.shutdown().await;
-    // Left behind only by an agent that was killed; the next one removes it.
-    drop(std::fs::remove_file(&socket));
     Ok(())
 }
 

@@ -19,6 +19,7 @@ const EXTEND_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct ServiceManager {
     phase: Phase,
     said: String,
+    configuration: Configuration,
     watchdog: Option<Beat>,
     extend: Beat,
 }
@@ -32,6 +33,14 @@ enum Phase {
     Stopping,
 }
 
+/// How the last reading of the configuration went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Configuration {
+    InForce,
+    /// What the file says now is not what holds.
+    NotTaken,
+}
+
 /// Something that is said again and again.
 struct Beat {
     every: Duration,
@@ -43,7 +52,7 @@ impl ServiceManager {
         // Half the time, as sd_watchdog_enabled(3) advises.
         let watchdog = watchdog_period().map(|period| Beat { every: period / 2, next: clock::now() });
         let extend = Beat { every: EXTEND_EVERY, next: clock::now() };
-        Self { phase: Phase::Starting, said: String::new(), watchdog, extend }
+        Self { phase: Phase::Starting, said: String::new(), configuration: Configuration::InForce, watchdog, extend }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Moment> {
@@ -69,16 +78,28 @@ impl ServiceManager {
     pub(super) fn reloading(&mut self, link: &mut KeeperLink) {
         if self.phase == Phase::Ready {
             self.phase = Phase::Reloading;
+            self.extend.next = clock::now();
             say(link, Notice::Reloading);
         }
     }
 
     pub(super) fn stopping(&mut self, link: &mut KeeperLink) {
         self.phase = Phase::Stopping;
+        self.extend.next = clock::now();
         say(link, Notice::Stopping);
     }
 
-    pub(super) fn status(&mut self, link: &mut KeeperLink, text: &str) {
+    /// The configuration was read and holds.
+    pub(super) fn taken(&mut self) {
+        self.configuration = Configuration::InForce;
+    }
+
+    /// The configuration was read and is bad. The status says so until it is mended.
+    pub(super) fn not_taken(&mut self) {
+        self.configuration = Configuration::NotTaken;
+    }
+
+    fn status(&mut self, link: &mut KeeperLink, text: &str) {
         if self.said != text {
             text.clone_into(&mut self.said);
             say(link, Notice::Status(text.to_owned()));
@@ -94,7 +115,11 @@ impl ServiceManager {
             Phase::Reloading if reload == ReloadWork::Done => self.ready(link),
             Phase::Starting | Phase::Reloading | Phase::Ready | Phase::Stopping => {}
         }
-        self.status(link, &sentence(status));
+        let remark = match self.configuration {
+            Configuration::InForce => "",
+            Configuration::NotTaken => "; the new configuration was not taken: see the log",
+        };
+        self.status(link, &format!("{}{remark}", sentence(status)));
     }
 
     fn ready(&mut self, link: &mut KeeperLink) {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! <state>/<service>/
-//!   state.json     the newest state; replaced by rename, never written in place
+//!   state.json     the newest state; put in place by rename, never written in place
 //!   lasting.json   the newest state that was synced: what a power cut leaves when it takes the other one
 //! ```
 
@@ -90,7 +90,11 @@ impl StateFile {
     }
 
     pub(crate) fn read(&self) -> Found {
-        read(&self.newest())
+        match read(&self.newest()) {
+            // A death between the two halves of `put_in_place`.
+            Found::Nothing => read(&self.temporary()),
+            found @ (Found::ThisBoot(_) | Found::EarlierBoot(_) | Found::Unreadable(_)) => found,
+        }
     }
 
     /// What was last synced: of an earlier life, whichever it says.
@@ -115,20 +119,34 @@ impl StateFile {
         match last {
             Last::Process => {}
             Last::Reboot => {
-                self.replace(&self.lasting(), text, File::sync_all)?;
+                self.write_temporary(text)?.sync_all()?;
+                fs::rename(self.temporary(), self.lasting())?;
                 File::open(&self.dir)?.sync_all()?;
             }
         }
-        self.replace(&self.newest(), text, |_| Ok(()))
+        self.write_temporary(text)?;
+        self.put_in_place()
     }
 
-    fn replace(&self, path: &Path, text: &[u8], settle: fn(&File) -> io::Result<()>) -> io::Result<()> {
-        let temporary = self.dir.join("state.json.new");
+    fn write_temporary(&self, text: &[u8]) -> io::Result<File> {
         // The environment of the workers is in it.
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.temporary())?;
         file.write_all(text)?;
-        settle(&file)?;
-        fs::rename(&temporary, path)
+        Ok(file)
+    }
+
+    /// In two halves: a rename *onto* a file makes ext4 write the new one out at once (its `auto_da_alloc`, ext4(5)):
+    /// milliseconds, in each step of a rollout. Nobody misses the file meanwhile: the keeper has the state.
+    fn put_in_place(&self) -> io::Result<()> {
+        match fs::remove_file(self.newest()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        fs::rename(self.temporary(), self.newest())
+    }
+
+    fn temporary(&self) -> PathBuf {
+        self.dir.join("state.json.new")
     }
 
     fn newest(&self) -> PathBuf {
@@ -180,8 +198,10 @@ mod tests {
     }
 
     fn number_in(found: Found) -> u64 {
-        let Found::ThisBoot(kept) = found else { panic!("{found:?}") };
-        kept.book.last_rollout
+        match found {
+            Found::ThisBoot(kept) => kept.book.last_rollout,
+            other @ (Found::Nothing | Found::EarlierBoot(_) | Found::Unreadable(_)) => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -201,8 +221,10 @@ mod tests {
     #[test]
     fn the_state_of_an_earlier_boot_is_told_apart() {
         let theirs = String::from_utf8(numbered(7)).expect("JSON").replace(&boot_id(), "another");
-        let Found::EarlierBoot(kept) = decode(theirs.as_bytes()) else { panic!("not of an earlier boot") };
-        assert_eq!(kept.book.last_rollout, 7);
+        match decode(theirs.as_bytes()) {
+            Found::EarlierBoot(kept) => assert_eq!(kept.book.last_rollout, 7),
+            other @ (Found::Nothing | Found::ThisBoot(_) | Found::Unreadable(_)) => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -216,8 +238,10 @@ mod tests {
             (b"\0\0\0\0", "expected value"),
             (br#"{"format":1,"boot":"x"}"#, "missing field"),
         ] {
-            let Found::Unreadable(said) = decode(text) else { panic!("read {why}") };
-            assert!(said.contains(why), "{said}");
+            match decode(text) {
+                Found::Unreadable(said) => assert!(said.contains(why), "{said}"),
+                other @ (Found::Nothing | Found::ThisBoot(_) | Found::EarlierBoot(_)) => panic!("{other:?}"),
+            }
         }
     }
 

@@ -4,16 +4,14 @@
 //! ends with the worker.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
 use super::happening::Happening;
 use crate::machine::event::{Event, OnStop};
-use crate::sys::clock;
 use crate::sys::connections::established;
 use crate::sys::proc::{self, Disposition};
 use crate::sys::tcp_info::Gauge;
@@ -29,23 +27,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 const STRAGGLERS: Duration = Duration::from_millis(2);
 /// Between two counts of a lingering worker's connections.
 const COUNT_PAUSE: Duration = Duration::from_millis(100);
-/// The pause after a count is at least this many times as long as the count.
-const COUNTING_SHARE: u32 = 10;
 /// Between two counts that only people wait for.
 const SHOW_PAUSE: Duration = Duration::from_secs(1);
 
 /// The looks that are under way, by worker.
+#[derive(Default)]
 pub(crate) struct Vigils {
-    /// One count at a time: each takes a thread and looks at every process.
-    counting: Arc<Semaphore>,
     tasks: JoinSet<()>,
     by_worker: BTreeMap<WorkerId, Vec<AbortHandle>>,
-}
-
-impl Default for Vigils {
-    fn default() -> Self {
-        Self { counting: Arc::new(Semaphore::new(1)), tasks: JoinSet::new(), by_worker: BTreeMap::new() }
-    }
 }
 
 impl Vigils {
@@ -73,17 +62,15 @@ impl Vigils {
         service: &ServiceName,
         worker: WorkerId,
         pid: i32,
-        ports: Arc<[u16]>,
+        ports: Vec<u16>,
         inbox: &mpsc::Sender<Happening>,
     ) {
-        let (service, inbox, counting) = (service.clone(), inbox.clone(), Arc::clone(&self.counting));
+        let (service, inbox) = (service.clone(), inbox.clone());
         self.spawn(worker, async move {
-            loop {
-                let (count, pause) = connections(&counting, pid, &ports, COUNT_PAUSE).await;
-                if count == Some(0) {
-                    break;
-                }
-                sleep(pause).await;
+            while connections(pid, &ports, Search::Quick) != Some(0)
+                || connections(pid, &ports, Search::Thorough) != Some(0)
+            {
+                sleep(COUNT_PAUSE).await;
             }
             let _ = inbox.send(Happening::Event(service, Event::Emptied(worker))).await;
         });
@@ -95,24 +82,24 @@ impl Vigils {
         service: &ServiceName,
         worker: WorkerId,
         pid: i32,
-        ports: Arc<[u16]>,
+        ports: Vec<u16>,
         inbox: &mpsc::Sender<Happening>,
     ) {
         if ports.is_empty() {
             return;
         }
-        let (service, inbox, counting) = (service.clone(), inbox.clone(), Arc::clone(&self.counting));
+        let (service, inbox) = (service.clone(), inbox.clone());
         self.spawn(worker, async move {
             let mut last = None;
             loop {
-                let (now, pause) = connections(&counting, pid, &ports, SHOW_PAUSE).await;
+                let now = connections(pid, &ports, Search::Quick);
                 if let Some(count) = now.filter(|_| now != last)
                     && inbox.send(Happening::Connections(service.clone(), worker, count)).await.is_err()
                 {
                     return;
                 }
                 last = now;
-                sleep(pause).await;
+                sleep(SHOW_PAUSE).await;
             }
         });
     }
@@ -156,12 +143,44 @@ fn on_stop(pid: i32, stop_signal: Signal) -> OnStop {
     }
 }
 
-/// Counts off the loop's thread, and says how long to pause until the next count: at least this long, and so long that
-/// counting takes a small part of the time, because each count looks at every process of the host.
-async fn connections(counting: &Semaphore, pid: i32, ports: &Arc<[u16]>, least: Duration) -> (Option<u32>, Duration) {
-    // Never closed.
-    let _turn = counting.acquire().await;
-    let (began, ports) = (clock::now(), Arc::clone(ports));
-    let counted = spawn_blocking(move || established(&tree::tree(pid), &ports).ok()).await;
-    (counted.ok().flatten(), least.max(clock::now().since(began) * COUNTING_SHARE))
+/// Where to look for a worker's processes beside its main process.
+#[derive(Debug, Clone, Copy)]
+enum Search {
+    /// Where they usually are. Everybody waits for this loop, and the host may have thousands of processes.
+    Quick,
+    /// Also those that have left their parent.
+    Thorough,
+}
+
+fn connections(pid: i32, ports: &[u16], search: Search) -> Option<u32> {
+    let processes = || {
+        let mut processes = match search {
+            Search::Quick => tree::offspring(pid),
+            Search::Thorough => tree::tree(pid),
+        };
+        // They are its descendants; most programs serve in the main process.
+        processes.push(pid);
+        processes
+    };
+    established(processes, ports).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn the_connections_of_the_main_process_itself_count() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("bound");
+        let count = |search| connections(crate::sys::child::own_pid(), &[address.port()], search);
+        assert_eq!(count(Search::Thorough), Some(0));
+        let _client = TcpStream::connect(address).expect("connect");
+        let server = listener.accept().expect("accept");
+        assert_eq!((count(Search::Quick), count(Search::Thorough)), (Some(1), Some(1)));
+        drop(server);
+        assert_eq!((count(Search::Quick), count(Search::Thorough)), (Some(0), Some(0)));
+    }
 }

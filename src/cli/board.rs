@@ -179,11 +179,11 @@ mod tests {
         let mut steps = Vec::new();
         for (step, text, done) in [
             (starting("w5"), "w5 starting", 0),
-            (ready("w5"), "w5 ready after 0.4 s", 1),
-            (leaving("w1", Some(12)), "w5 ready after 0.4 s, w1 draining 12 connections", 1),
-            (leaving("w1", Some(1)), "w5 ready after 0.4 s, w1 draining 1 connection", 1),
-            (leaving("w1", None), "w5 ready after 0.4 s, w1 draining", 1),
-            (gone, "w5 ready after 0.4 s, w1 gone after 1.2 s", 1),
+            (ready("w5"), "w5 ready after 412 ms", 1),
+            (leaving("w1", Some(12)), "w5 ready after 412 ms, w1 draining 12 connections", 1),
+            (leaving("w1", Some(1)), "w5 ready after 412 ms, w1 draining 1 connection", 1),
+            (leaving("w1", None), "w5 ready after 412 ms, w1 draining", 1),
+            (gone, "w5 ready after 412 ms, w1 gone after 1.2 s", 1),
         ] {
             steps.push(step);
             let board = board_after(&steps);
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(board_after(&steps).text(SLOT), "w5 draining");
         steps.extend([starting("w9"), ready("w9")]);
         let board = board_after(&steps);
-        assert_eq!((board.text(SLOT).as_str(), board.done()), ("w9 ready after 0.4 s, w5 draining", 1));
+        assert_eq!((board.text(SLOT).as_str(), board.done()), ("w9 ready after 412 ms, w5 draining", 1));
     }
 
     #[test]

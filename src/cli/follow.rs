@@ -173,7 +173,10 @@ fn failure(report: &Report) -> String {
     let mut text = format!("rollout: {service}: {} (after {})", tame(said), took(*took_ms));
     let mut add = |line: String| write!(text, "\n{line}").expect("a String takes everything");
     if let Some(api::Failure { slot, worker, why, output }) = failure {
-        add(format!("  slot {slot}, worker {worker}: {}", tame(why)));
+        // The sentence has said it already, unless another worker was the last straw.
+        if !said.contains(why.as_str()) {
+            add(format!("  slot {slot}, worker {worker}: {}", tame(why)));
+        }
         if output.is_empty() {
             add("  it wrote nothing".to_owned());
         } else {
@@ -234,6 +237,15 @@ mod tests {
     | no \\u{1b}[31mdatabase
   next: 'rollout logs -s web' shows more; mend the release and deploy again"
         );
+    }
+
+    #[test]
+    fn what_the_sentence_says_is_not_said_again() {
+        let mut report = report(Outcome::RolledBack, 3);
+        report.said = "worker w9 in slot 3 exit code 1 before it was ready; every slot is back on 1111".to_owned();
+        let text = failure(&report);
+        assert_eq!(text.matches("before it was ready").count(), 1, "{text}");
+        assert!(text.contains("no \\u{1b}[31mdatabase"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `rollout logs`: what workers write.
 
-use clap::Args;
+use clap::{Args, value_parser};
 
 use super::args::Whose;
 use super::client::Lines;
@@ -21,10 +21,10 @@ pub(super) struct Logs {
     #[arg(short, long)]
     follow: bool,
     /// How many kept lines, at most 10000
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u32).range(..=10_000))]
     lines: u32,
     /// Only the worker in this slot
-    #[arg(long, value_name = "SLOT")]
+    #[arg(long, value_name = "SLOT", value_parser = value_parser!(u32).range(1..))]
     slot: Option<u32>,
     /// Print each line as JSON, with its time and worker
     #[arg(long)]

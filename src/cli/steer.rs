@@ -54,7 +54,7 @@ fn steer(whose: Whose, verb: &str) -> Result<Exit, Failure> {
     host::block_on(async {
         let (client, service) = pick(whose).await?;
         let done: api::Done = client.post(&format!("/v1/services/{service}/{verb}")).await?;
-        render::print(&format!("{service}: {}", done.said))?;
+        render::print(&done.said)?;
         Ok(Exit::Done)
     })
 }

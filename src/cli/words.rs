@@ -10,13 +10,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
     humantime::parse_duration(text).map_err(|_| "not a duration: write it like 250ms, 90s or 1h 30m")
 }
 
-/// `0.4 s`, `12.3 s`, `2m 5s`.
+/// `12 ms`, `1.2 s`, `2m 5s`.
 pub(super) fn took(millis: u64) -> String {
-    if millis < 60_000 {
+    if millis < 1000 {
+        format!("{millis} ms")
+    } else if millis < 59_950 {
         let tenths = (millis + 50) / 100;
         format!("{}.{} s", tenths / 10, tenths % 10)
     } else {
-        coarse(Duration::from_millis(millis))
+        coarse(Duration::from_millis(millis + 50))
     }
 }
 
@@ -69,8 +71,8 @@ mod tests {
 
     #[test]
     fn times_are_said_as_people_say_them() {
-        let said = [0, 49, 50, 400, 1249, 59_949, 60_000, 125_000, 3_725_000].map(took);
-        assert_eq!(said, ["0.0 s", "0.0 s", "0.1 s", "0.4 s", "1.2 s", "59.9 s", "1m", "2m 5s", "1h 2m"]);
+        let said = [0, 49, 999, 1000, 1249, 59_949, 59_950, 60_000, 125_000, 3_725_000].map(took);
+        assert_eq!(said, ["0 ms", "49 ms", "999 ms", "1.0 s", "1.2 s", "59.9 s", "1m", "1m", "2m 5s", "1h 2m"]);
         let now = humantime::parse_rfc3339("2026-02-03T04:05:06Z").unwrap();
         assert_eq!(ago("2026-02-03T04:05:03.500Z", now), "2s");
         assert_eq!(ago("2026-02-03T00:00:00Z", now), "4h 5m");

@@ -29,6 +29,29 @@ pub fn tree(pid: i32) -> Vec<i32> {
     members(pid).into_keys().collect()
 }
 
+/// The living descendants of this process as far as the kernel lists them by parent (proc_tid_children(5)): found in
+/// microseconds, where [`tree`] reads all of `/proc`, but without those that have left their parent. None where the
+/// kernel keeps no such lists.
+#[must_use]
+pub fn offspring(pid: i32) -> Vec<i32> {
+    let mut found = children(pid);
+    let mut looked_at = 0;
+    while let Some(&next) = found.get(looked_at) {
+        found.extend(children(next));
+        looked_at += 1;
+    }
+    found
+}
+
+/// The children of each thread of a process.
+fn children(pid: i32) -> Vec<i32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let lists = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
 /// Kills a worker's main process and everything that descends from it. `pidfd` is that of the main process: when it has
 /// been reaped nothing is done, as its number may be somebody else's by now (whoever reaps it kills its group).
 ///
@@ -185,6 +208,12 @@ mod tests {
         let pid = i32::try_from(main.id()).expect("pid");
         let members = tree(pid);
         assert!(members.len() >= 3, "{members:?}");
+        // The daemon has another parent by now.
+        let offspring = offspring(pid);
+        assert!(
+            offspring.len() >= 2 && offspring.iter().all(|pid| members.contains(pid)),
+            "{offspring:?}, {members:?}"
+        );
         let pidfd = child::pidfd_open(pid).expect("pidfd");
         assert_eq!(kill_tree(pid, pidfd.as_fd()), Vec::<i32>::new());
         main.wait().expect("reap");

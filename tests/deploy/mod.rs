@@ -74,7 +74,7 @@ pub(crate) const BRISK: &str = "rollout: {min_ready: 200ms}";
 
 /// For workers that are looked at: a look gets half of this, and where many tests share two cores a good program may take a
 /// fifth of a second to answer.
-pub(crate) const CALM: &str = "rollout: {min_ready: 800ms}";
+pub(crate) const CALM: &str = "rollout: {min_ready: 600ms}";
 
 /// The versions that a [`Scene`] has releases of: `v1` runs first.
 pub(crate) const VERSIONS: [&str; 3] = ["v1", "v2", "v3"];

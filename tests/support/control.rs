@@ -49,7 +49,7 @@ pub(crate) fn ask(socket: &Path, head: &str, body: &str) -> io::Result<Answer> {
     Ok(Answer { status: reader.status().unwrap_or(0), body: String::from_utf8_lossy(&reader.body()).into_owned() })
 }
 
-/// A stream of lines, as `GET /v1/status?watch=true` answers.
+/// A stream of lines, as `GET /v1/status?watch=true` or a deploy answers.
 pub(crate) struct Lines {
     stream: UnixStream,
     reader: Reader,
@@ -58,8 +58,19 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn get(socket: &Path, path: &str) -> io::Result<Self> {
+        Self::ask(socket, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+    }
+
+    /// The answer to a `POST` with a body of JSON.
+    pub(crate) fn post(socket: &Path, path: &str, body: &str) -> io::Result<Self> {
+        let fields = "Host: localhost\r\nConnection: close\r\nContent-Type: application/json";
+        let length = body.len();
+        Self::ask(socket, &format!("POST {path} HTTP/1.1\r\n{fields}\r\nContent-Length: {length}\r\n\r\n{body}"))
+    }
+
+    fn ask(socket: &Path, request: &str) -> io::Result<Self> {
         let mut stream = UnixStream::connect(socket)?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())?;
+        stream.write_all(request.as_bytes())?;
         Ok(Self { stream, reader: Reader::default(), taken: 0 })
     }
 

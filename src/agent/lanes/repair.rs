@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use super::group::Group;
+use super::group::{Group, WAITING_ROOM};
 use super::report::{LanesError, What};
 use super::watch::Tasks;
 use crate::sys::clock::now;
@@ -40,6 +40,19 @@ impl Group {
     /// The lanes that somebody shut down.
     pub(super) fn closed(&self) -> Vec<LaneIndex> {
         (0..self.count()).map(LaneIndex).filter(|lane| !self.look(*lane).open).collect()
+    }
+
+    /// Gives each queue its length again: a worker that called `listen` with a small backlog, as frameworks do, would lose
+    /// connections in a burst. Gives back the lanes and what was found.
+    pub(super) fn lengthen(&self) -> Result<Vec<(LaneIndex, u32)>, LanesError> {
+        // Not what was asked for: net.core.somaxconn may allow less. No worker has the waiting room.
+        let whole = self.look(WAITING_ROOM).backlog;
+        let there = (0..self.count()).map(LaneIndex).filter(|lane| self.lane(*lane).is_some());
+        let looks = there.map(|lane| (lane, self.look(lane)));
+        let short = looks.filter(|(_, look)| look.open && look.backlog < whole);
+        let short: Vec<_> = short.map(|(lane, look)| (lane, look.backlog)).collect();
+        short.iter().try_for_each(|(lane, _)| self.open(*lane))?;
+        Ok(short)
     }
 
     /// Brings these lanes back, each to its place. Says so if that could not be done.

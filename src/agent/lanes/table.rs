@@ -375,14 +375,14 @@ impl Lanes {
         Ok(())
     }
 
-    /// Brings back every lane that somebody shut down.
+    /// Brings back every lane that somebody shut down, and the length of every queue that somebody shortened.
     pub(super) fn repair(&mut self) -> Result<(), LanesError> {
         for group in self.entries.iter_mut().filter_map(|entry| entry.listener.group_mut()) {
-            let closed = group.closed();
-            if closed.is_empty() {
+            let (closed, lengthened) = (group.closed(), group.lengthen()?);
+            if closed.is_empty() && lengthened.is_empty() {
                 continue;
             }
-            let order = group.bring_back(&closed, &mut self.tasks)?;
+            let order = if closed.is_empty() { None } else { group.bring_back(&closed, &mut self.tasks)? };
             let holder = |lane: &LaneIndex| match self.occupants.get(usize::from(lane.0)) {
                 Some(Occupant::Worker(worker)) => Some(*worker),
                 Some(Occupant::Vacant(last)) => *last,
@@ -390,6 +390,7 @@ impl Lanes {
             };
             let mut report = |what, by| self.damage.push(Damage { listener: group.name.clone(), what, by });
             closed.iter().for_each(|lane| report(What::Closed, holder(lane)));
+            lengthened.iter().for_each(|(lane, found)| report(What::Backlog(*found), holder(lane)));
             order.into_iter().for_each(|what| report(what, None));
         }
         Ok(())

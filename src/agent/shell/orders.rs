@@ -3,7 +3,6 @@
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use super::recover::lanes_for;
 use super::tell::step;
 use super::{Following, Reach, Shell};
 use crate::agent::archive::{Basis, prepare, refusal};
@@ -91,10 +90,14 @@ impl Shell {
         let under_way = self.machine.bringing(prepared.release).filter(|_| may_be_live);
         let rollout = under_way.unwrap_or(order.rollout);
         let steps = answer.map(|answer| self.open_steps(answer, Following::Rollout(rollout)));
-        if let (Some(steps), Some(size)) = (steps, prepared.size) {
-            let stored = Progress::Stored { release: prepared.release, size, already: prepared.already };
-            // The channel is new and empty.
-            let _ = steps.try_send(step(stored, reach.wall));
+        if let Some(steps) = steps {
+            let (release, already) = (prepared.release, prepared.already);
+            let stored = prepared.size.map(|size| Progress::Stored { release, size, already });
+            let where_it_stands = under_way.and_then(|rollout| self.where_it_stands(rollout));
+            for progress in stored.into_iter().chain(where_it_stands) {
+                // The channel is new and empty.
+                let _ = steps.try_send(step(progress, reach.wall));
+            }
         }
         if under_way.is_none() {
             self.begin(order, prepared.release, reach);
@@ -263,6 +266,11 @@ impl Shell {
         if let Err(refused) = self.may_scale(workers) {
             return reply(Some(answer), Err(refused));
         }
+        let mut settings = self.book.settings.clone();
+        settings.limits.workers = workers;
+        if let Err(refused) = self.relisten(&settings, reach) {
+            return reply(Some(answer), Err(refused));
+        }
         let overtaken = format!("the newer request for {workers} {} took its place", words::workers(workers));
         self.end_scaling(|asked| asked != workers, api::Outcome::Superseded, &overtaken, reach.wall);
         self.book.scaled = Some(workers);
@@ -282,7 +290,7 @@ impl Shell {
             ));
         }
         if workers > MOST_WORKERS {
-            return Err(refusal(1, format!("at most {MOST_WORKERS} workers")));
+            return Err(refusal(1, format!("{workers} workers are too many: at most {MOST_WORKERS}")));
         }
         if unavailable >= workers {
             let why = format!("{workers} workers with max_unavailable {unavailable} could leave nobody serving");
@@ -294,17 +302,20 @@ impl Shell {
         if self.is_new() {
             return Err(refusal(5, format!("{} has not been started yet", self.name)));
         }
-        self.lanes.fits(lanes_for(workers, &self.book.settings.limits)).map_err(|error| refusal(1, chain(&error)))
+        Ok(())
     }
 
     pub(crate) fn steer(&mut self, steer: Steer, answer: Answer<Done>, reach: &mut Reach<'_>) {
         let name = self.name.clone();
         let phase = self.phase();
         let refused = |why: &str| Err(refusal(1, format!("{name}: {why}")));
+        let nothing = |verb: &str| refused(&format!("no rollout is under way: there is nothing to {verb}"));
         let (event, now) = match (steer, phase) {
-            (_, None) => return reply(Some(answer), refused("no rollout is under way")),
+            (Steer::Pause, None) => return reply(Some(answer), nothing("pause")),
+            (Steer::Resume, None) => return reply(Some(answer), nothing("resume")),
+            (Steer::Abort, None) => return reply(Some(answer), nothing("abort")),
             (Steer::Pause, Some(RolloutPhase::Forward)) => {
-                (Event::Pause, "paused: 'rollout resume' or 'rollout abort'")
+                (Event::Pause, "is paused: go on with 'rollout resume', or back with 'rollout abort'")
             }
             (Steer::Pause, Some(RolloutPhase::Paused(_))) => {
                 return reply(Some(answer), Ok(said(&name, "is paused already")));

@@ -122,7 +122,9 @@ impl Shell {
             .map_err(|error| said("start its process", &error))?;
         let exec = Exec::Pending { exit: None };
         let (pid, pidfd) = (spawned.pid, spawned.pidfd);
-        self.workers.insert(worker, Worker { pid, pidfd, exec, notify, not_yet: None, connections: None });
+        // No look can say this: here the worker speaks for itself.
+        let not_yet = notify.as_ref().map(|_| "it has not said READY=1 on its NOTIFY_SOCKET".to_owned());
+        self.workers.insert(worker, Worker { pid, pidfd, exec, notify, not_yet, connections: None });
         let (name, inbox) = (self.name.clone(), reach.inbox.clone());
         reach.tasks.spawn(async move {
             let executed = answer.executed(EXEC_DEADLINE).await;
@@ -207,12 +209,12 @@ impl Shell {
         let gauges = self.lanes.routes(worker).into_iter().map(|route| route.gauge).collect();
         let stop_signal = self.stop_signal(worker);
         self.watch.vigils.settle(&self.name, worker, hand.pid, stop_signal, gauges, reach.inbox);
-        self.watch.vigils.count(&self.name, worker, hand.pid, self.lanes.ports().into(), reach.inbox);
+        self.watch.vigils.count(&self.name, worker, hand.pid, self.lanes.ports(), reach.inbox);
     }
 
     fn await_empty(&mut self, worker: WorkerId, reach: &mut Reach<'_>) {
         if let Some(hand) = self.workers.get(&worker) {
-            self.watch.vigils.empty(&self.name, worker, hand.pid, self.lanes.ports().into(), reach.inbox);
+            self.watch.vigils.empty(&self.name, worker, hand.pid, self.lanes.ports(), reach.inbox);
         }
     }
 

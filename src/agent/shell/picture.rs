@@ -16,7 +16,7 @@ impl Shell {
             release: view.target.map(|target| target.release),
             listen: self.lanes.addresses(),
             workers: view.workers.iter().map(|worker| self.worker_status(worker, wall)).collect(),
-            rollout: view.rollout.as_ref().map(|rollout| rollout_status(rollout, wall)),
+            rollout: view.rollout.as_ref().map(|rollout| self.rollout_status(rollout, wall)),
         }
     }
 
@@ -33,22 +33,22 @@ impl Shell {
             connections: hand.and_then(|hand| hand.connections),
         }
     }
-}
 
-fn rollout_status(view: &RolloutView, wall: Wall) -> RolloutStatus {
-    let (phase, cause) = match &view.phase {
-        RolloutPhase::Forward => ("forward", None),
-        RolloutPhase::Paused(cause) => ("paused", Some(words::cause(cause))),
-        RolloutPhase::Back(cause) => ("back", Some(words::cause(cause))),
-    };
-    RolloutStatus {
-        id: view.to.rollout,
-        phase: phase.to_owned(),
-        from: view.from.map(|from| from.release),
-        to: view.to.release,
-        done: view.done,
-        slots: view.slots,
-        since: wall.text(view.since),
-        cause,
+    fn rollout_status(&self, view: &RolloutView, wall: Wall) -> RolloutStatus {
+        let (phase, cause) = match &view.phase {
+            RolloutPhase::Forward => ("forward", None),
+            RolloutPhase::Paused(cause) => ("paused", Some(self.cause(view.to.rollout, cause))),
+            RolloutPhase::Back(cause) => ("back", Some(self.cause(view.to.rollout, cause))),
+        };
+        RolloutStatus {
+            id: view.to.rollout,
+            phase: phase.to_owned(),
+            from: view.from.map(|from| from.release),
+            to: view.to.release,
+            done: view.done,
+            slots: view.slots,
+            since: wall.text(view.since),
+            cause,
+        }
     }
 }

@@ -72,7 +72,7 @@ impl Shell {
     /// Why a worker was no good, with its last words.
     pub(super) fn failure(&self, slot: Slot, worker: WorkerId, symptom: &Symptom) -> Failure {
         let output = self.files.output.last_lines(worker, QUOTED_LINES);
-        Failure { slot, worker: worker.to_string(), why: words::symptom(symptom), output }
+        Failure { slot, worker: worker.to_string(), why: self.why_failed(worker, symptom), output }
     }
 
     fn remember_end(&mut self, rollout: RolloutId, outcome: &Outcome) {

@@ -27,28 +27,28 @@ impl Shell {
             }
             Note::Began { to, from } => self.began(to, from, reach.wall),
             Note::Starting { slot, worker, target } => {
-                info!(%service, %slot, %worker, generation = %target.generation, release = target.release.short(), "worker starting");
+                info!(%service, %slot, %worker, generation = %target.generation, release = target.release.short(), "starting");
                 self.send_to_all(
                     Progress::Starting { slot, worker: worker.to_string(), release: target.release },
                     reach.wall,
                 );
             }
             Note::Ready { slot, worker, took } => {
-                info!(%service, %slot, %worker, ?took, "worker ready");
+                info!(%service, %slot, %worker, "ready after {}", words::time(took));
                 self.send_to_all(
                     Progress::Ready { slot, worker: worker.to_string(), took_ms: millis(took) },
                     reach.wall,
                 );
             }
             Note::Draining { slot, worker } => {
-                info!(%service, %slot, %worker, "worker draining");
+                info!(%service, %slot, %worker, "draining");
                 self.draining(slot, worker, None, reach.wall);
             }
             Note::Killing { slot, worker, after } => {
-                warn!(%service, %slot, %worker, ?after, "worker did not go in time: killed")
+                warn!(%service, %slot, %worker, "did not go in time: killed after {}", words::time(after))
             }
             Note::Gone { slot, worker, exit, took } => {
-                info!(%service, %slot, %worker, %exit, ?took, "worker gone");
+                info!(%service, %slot, %worker, "gone after {}: {exit}", words::time(took));
                 let gone =
                     Progress::Gone { slot, worker: worker.to_string(), took_ms: millis(took), how: exit.to_string() };
                 self.send_to_all(gone, reach.wall);
@@ -58,8 +58,8 @@ impl Shell {
             }
             Note::GaveUp { slot, failures } => self.gave_up(slot, failures, reach.wall),
             Note::RollingBack { rollout, cause } => {
-                let why = words::cause(&cause);
-                warn!(%service, %rollout, why, "rolling back");
+                let why = self.cause(rollout, &cause);
+                warn!(%service, %rollout, "rolling back: {why}");
                 self.send_to_all(Progress::RollingBack { why }, reach.wall);
             }
             Note::Paused { rollout, cause } => self.paused(rollout, &cause, reach.wall),
@@ -74,10 +74,24 @@ impl Shell {
 
     fn began(&mut self, to: Target, from: Option<Target>, wall: Wall) {
         let (rollout, generation, release) = (to.rollout, to.generation, to.release);
-        let from = from.map(|from| from.release);
         info!(service = %self.name, %rollout, %generation, release = release.short(), "rollout begins");
+        self.send_to_those_of(rollout, self.beginning(to, from), wall);
+    }
+
+    /// What somebody who begins to follow a rollout now has missed most: that it has begun, or what it waits for.
+    pub(super) fn where_it_stands(&self, rollout: RolloutId) -> Option<Progress> {
+        let rolling = self.machine.view().rollout?;
+        if rolling.to.rollout == rollout {
+            Some(self.beginning(rolling.to, rolling.from))
+        } else {
+            Some(Progress::Queued { rollout, behind: rolling.to.rollout })
+        }
+    }
+
+    fn beginning(&self, to: Target, from: Option<Target>) -> Progress {
+        let (rollout, generation, release) = (to.rollout, to.generation, to.release);
         let slots = self.book.plans.get(&rollout).map_or(0, |plan| plan.settings.limits.workers);
-        self.send_to_those_of(rollout, Progress::Began { rollout, generation, release, from, slots }, wall);
+        Progress::Began { rollout, generation, release, from: from.map(|from| from.release), slots }
     }
 
     /// A draining worker's connections were counted.
@@ -95,11 +109,25 @@ impl Shell {
 
     fn failed(&mut self, who: (Slot, WorkerId), symptom: &Symptom, retry_in: Option<Duration>, wall: Wall) {
         let (slot, worker) = who;
-        let why = words::symptom(symptom);
+        let why = self.why_failed(worker, symptom);
         let next_start_in = retry_in.map(words::time);
-        warn!(service = %self.name, %slot, %worker, why, next_start_in, "worker failed");
+        warn!(service = %self.name, %slot, %worker, next_start_in, "{why}");
         let output = self.failure(slot, worker, symptom).output;
         self.send_to_all(Progress::Failed { slot, worker: worker.to_string(), why, output }, wall);
+    }
+
+    /// A symptom, with the reason that the last look gave where time alone says little.
+    pub(super) fn why_failed(&self, worker: WorkerId, symptom: &Symptom) -> String {
+        let said = words::symptom(symptom);
+        let last_look = self.workers.get(&worker).and_then(|hand| hand.not_yet.as_deref());
+        match symptom {
+            Symptom::NotReadyInTime(_) => last_look.map_or(said.clone(), |reason| format!("{said}: {reason}")),
+            Symptom::NotStarted(_)
+            | Symptom::DiedStarting(_)
+            | Symptom::Died(_)
+            | Symptom::Unhealthy(_)
+            | Symptom::Hung(_) => said,
+        }
     }
 
     fn gave_up(&mut self, slot: Slot, failures: u32, wall: Wall) {
@@ -118,8 +146,8 @@ impl Shell {
     }
 
     fn paused(&mut self, rollout: RolloutId, cause: &Cause, wall: Wall) {
-        let why = words::cause(cause);
-        warn!(service = %self.name, %rollout, why, "rollout paused: 'rollout resume' or 'rollout abort'");
+        let why = self.cause(rollout, cause);
+        warn!(service = %self.name, %rollout, "rollout paused: {why}: 'rollout resume' or 'rollout abort'");
         self.send_to_all(Progress::Paused { why: why.clone() }, wall);
         match cause {
             Cause::Asked => {}
@@ -148,29 +176,39 @@ impl Shell {
                 format!("release {} is live on {slots} {}", release.short(), words::slots(slots))
             }
             Outcome::RolledBack(cause) => {
-                self.rejected(release, cause);
-                format!("{}; every slot is back on {back}", words::cause(cause))
+                self.rejected(rollout, release, cause);
+                format!("{}; every slot is back on {back}", self.cause(rollout, cause))
             }
             Outcome::Stuck(cause) => {
-                self.rejected(release, cause);
+                self.rejected(rollout, release, cause);
                 format!(
                     "{}; the way back to {back} failed, too: look at 'rollout status' and 'rollout logs'",
-                    words::cause(cause)
+                    self.cause(rollout, cause)
                 )
             }
             Outcome::Superseded { by } => format!("the newer request {by} took its place"),
             Outcome::Stopped => "the service is being stopped".to_owned(),
         };
-        info!(service = %self.name, %rollout, outcome = ?word, "{said}");
+        match word {
+            api::Outcome::RolledBack | api::Outcome::NeedsPerson => warn!(service = %self.name, %rollout, "{said}"),
+            api::Outcome::Done | api::Outcome::AlreadyLive | api::Outcome::Superseded | api::Outcome::Stopped => {
+                info!(service = %self.name, %rollout, "{said}");
+            }
+        }
         if let Some(entry) = self.book.endings.iter().find(|entry| entry.rollout == rollout) {
             self.files.archive.record(entry);
         }
         self.finish(rollout, word, said, wall);
     }
 
-    fn rejected(&self, release: Digest, cause: &Cause) {
+    /// Why a rollout does not go forward, with everything that is known about the worker that failed.
+    pub(super) fn cause(&self, rollout: RolloutId, cause: &Cause) -> String {
+        words::cause(cause, self.book.plans.get(&rollout).and_then(|plan| plan.failure.as_ref()))
+    }
+
+    fn rejected(&self, rollout: RolloutId, release: Digest, cause: &Cause) {
         match cause {
-            Cause::Worker { .. } => self.files.archive.reject(release, &words::cause(cause)),
+            Cause::Worker { .. } => self.files.archive.reject(release, &self.cause(rollout, cause)),
             Cause::Asked => {}
         }
     }
