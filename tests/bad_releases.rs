@@ -120,7 +120,7 @@ impl Bad {
         let result = rig.cli(&["deploy", path]);
         assert_eq!(result.code, Some(3), "{}: {result:?}", self.name);
         let told = &result.stderr;
-        assert!(told.contains(&format!("slot {}, worker w", self.slot)), "{}: {told}", self.name);
+        assert!(told.contains(&format!("in slot {} ", self.slot)), "{}: {told}", self.name);
         assert!(told.contains(self.why) && told.contains(&live.short().to_string()), "{}: {told}", self.name);
         assert!(self.output.iter().all(|line| told.contains(line)), "{}: {told}", self.name);
         web::wait_for_release(rig, live, 4);
@@ -203,7 +203,7 @@ fn a_death_under_traffic_during_hold_costs_only_what_that_worker_had_accepted() 
     let path = web::faulty(&rig, "dies-busy", "dies-busy:300");
     let result = rig.deploy(&path);
     assert_eq!(result.code, Some(3), "{result:?}");
-    for part in ["slot 1, worker w", "ended although nobody had told it to: exit code 1", "dies as it was told"] {
+    for part in ["in slot 1 ", "ended although nobody had told it to: exit code 1", "dies as it was told"] {
         assert!(result.stderr.contains(part), "no {part:?} in {}", result.stderr);
     }
     web::wait_for_release(&mut rig, v1, 4);
@@ -254,7 +254,7 @@ fn with_on_failure_pause_a_person_decides() {
     let second = script(&rig, "v2");
     let result = rig.deploy(&second);
     assert_eq!(result.code, Some(4), "{result:?}");
-    for part in ["slot 3, worker w", "exit code 7", "| no database", "rollout resume", "rollout abort"] {
+    for part in ["in slot 3 ", "exit code 7", "| no database", "rollout resume", "rollout abort"] {
         assert!(result.stderr.contains(part), "no {part:?} in {}", result.stderr);
     }
     paused(&rig);

@@ -233,7 +233,7 @@ async fn a_deploy_in_a_pipe_is_a_line_per_step_and_a_sentence_on_stdout() {
         "web: release 222222222222 stored, 4.2 MiB
 web: rollout r7 began: generation 4, 1 slot, 111111111111 → 222222222222
 web: slot 1: w2 starting
-web: slot 1: w2 ready after 400 ms
+web: slot 1: w2 ready after 412 ms
 web: slot 1: w1 draining 12 connections
 web: slot 1: w1 gone after 1.2 s (exit code 0)
 "

@@ -172,6 +172,30 @@ fn a_worker_that_dies_while_there_is_no_agent_is_missed() {
     assert!(report.failures() <= 4, "{report}");
 }
 
+/// Between the state that holds a decision and the history that tells of it, an agent may die, too.
+#[test]
+fn an_end_that_was_decided_and_not_written_down_is_written_down_once() {
+    let mut rig = web::serving(&web::config(web::HEALTHZ));
+    let path = web::faulty(&rig, "exits", "exits");
+    assert_eq!(rig.deploy(&path).code, Some(3));
+    let before = web::history(&rig).entries;
+    let file = rig.home().join("state/web/history.jsonl");
+    let whole = fs::read_to_string(&file).expect("read the history");
+    let without_last: String = whole.split_inclusive('\n').take(before.len() - 1).collect();
+    for found in [&without_last, &whole] {
+        // No successor before the file is as that death would have left it.
+        let (agent, keeper) = (rig.agent_pid().expect("an agent"), rig.keeper_pid());
+        tree::signal("STOP", &[keeper]);
+        tree::signal("KILL", &[agent]);
+        fs::write(&file, found).expect("write the history");
+        tree::signal("CONT", &[keeper]);
+        rig.wait_until("another agent answers", |rig| {
+            rig.agent_pid().is_some_and(|pid| pid != agent) && rig.try_status().is_some()
+        });
+        assert_eq!(web::history(&rig).entries, before);
+    }
+}
+
 /// Lines that workers write before, while and after there is no agent: each once, in order.
 #[test]
 fn no_line_of_output_is_lost_with_the_agent() {

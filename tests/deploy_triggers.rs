@@ -106,7 +106,7 @@ fn the_death_of_a_worker_costs_only_what_it_had_accepted() {
         scene.rig.wait_until("it stands still", |_| state_of(*victim) == Some('T'));
         // Those that wait in its lane were not accepted: they must not fail.
         scene.rig.wait_until("somebody waits for it", |_| waiting_for(*victim, port) > 0);
-        accepted += u64::from(established(&[*victim], &[port]).expect("count its connections"));
+        accepted += u64::from(established(|| vec![*victim], &[port]).expect("count its connections"));
         tree::signal("KILL", &[*victim]);
         scene.rig.wait_until("it is replaced", |rig| {
             let ready = rig.pids("web", "ready");

@@ -65,9 +65,9 @@ fn a_worker_that_says_it_is_sick_is_replaced_ready_first() {
     let (slot, pid) = ask(rig.address("web", 0), "/sicken");
     wait_for_another(&mut rig, slot, pid);
     let log = rig.log();
-    let new = line_of(&log, &["worker ready", &format!("slot={slot} worker=w5")]);
-    let old = line_of(&log, &["worker draining", &format!("slot={slot} worker=w{slot}")]);
-    let failed = line_of(&log, &["worker failed", &format!("worker=w{slot}"), "failed its check", "500"]);
+    let new = line_of(&log, &[&format!("web.{slot} w5: ready after")]);
+    let old = line_of(&log, &[&format!("web.{slot} w{slot}: draining")]);
+    let failed = line_of(&log, &["WARN", &format!("web.{slot} w{slot}: "), "failed its check", "500"]);
     assert!(failed < new && new < old, "failed {failed}, replaced {new}, retired {old}: {log}");
     web::end_without_failure(load);
     let samples = sampler.stop();
@@ -94,7 +94,7 @@ fn a_worker_that_hangs_is_noticed_by_its_queue_and_replaced() {
     assert!(load.wait_until(GENEROUS, |report| report.ok() > so_far + 100));
     let report = load.stop();
     let log = rig.log();
-    line_of(&log, &["worker failed", "worker=w3", "took no connection for"]);
+    line_of(&log, &["WARN", "web.3 w3: ", "took no connection for"]);
     let slowest = report.latency().max();
     // Whoever waited in its queue was served by somebody else: noticed after 1 s and a probe, relayed when it was let go.
     assert!(slowest < Duration::from_secs(6), "{report}");
@@ -121,7 +121,7 @@ fn a_worker_that_shuts_its_listening_socket_does_not_stop_the_service() {
     let load = web::load(&rig);
     let (slot, pid) = ask(rig.address("web", 0), "/damage");
     rig.wait_until("the guilty one is named", |rig| {
-        rig.log().lines().any(|line| line.contains("WARN") && line.contains(&format!("worker=\"w{slot}\"")))
+        rig.log().lines().any(|line| line.contains("WARN") && line.contains(&format!(" w{slot}: ")))
     });
     wait_until_every_slot_answers(&mut rig);
     assert!(web::ready(&rig).contains(&pid), "it serves again, on the repaired socket");
@@ -141,7 +141,7 @@ fn a_worker_that_shortens_its_queue_does_not_stop_the_service() {
     let load = web::load(&rig);
     let (slot, pid) = ask(rig.address("web", 0), "/damage");
     rig.wait_until("the guilty one is named", |rig| {
-        let own = format!("worker=\"w{slot}\"");
+        let own = format!(" w{slot}: ");
         rig.log().lines().any(|line| {
             line.contains("WARN")
                 && line.contains(&own)

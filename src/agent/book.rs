@@ -75,11 +75,13 @@ impl Book {
     }
 
     /// Takes a new configuration. A number of workers that somebody asked for holds as long as the file does not
-    /// change its own.
+    /// change its own and leaves somebody serving with it.
     pub(crate) fn reread(&mut self, settings: settings::Service) {
-        if settings.limits.workers != self.settings.limits.workers {
+        let limits = &settings.limits;
+        if limits.workers != self.settings.limits.workers {
             self.scaled = None;
         }
+        self.scaled = self.scaled.filter(|workers| limits.max_unavailable < *workers);
         self.settings = settings;
     }
 
@@ -150,4 +152,67 @@ pub(crate) struct Post {
     pub(crate) listeners: Vec<String>,
     pub(crate) rollout: RolloutId,
     pub(crate) since: Moment,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A service `web` with these further keys, one a line.
+    pub(crate) fn sample(keys: &str) -> settings::Service {
+        let keys: String = keys.lines().map(|line| format!("    {line}\n")).collect();
+        let text = format!("services:\n  web:\n    binary: ./web\n    readiness: {{alive_for: 1s}}\n{keys}");
+        let settings = crate::config::parse(&text, "rollout.yaml", Path::new("/srv"), 1);
+        settings.expect("good").services.into_values().next().expect("one service")
+    }
+
+    fn release(number: u8) -> Digest {
+        format!("{number:02x}").repeat(32).parse().expect("a digest")
+    }
+
+    fn four() -> Book {
+        Book::new(sample("workers: 4"))
+    }
+
+    #[test]
+    fn the_release_before_is_the_last_other_one() {
+        let mut book = four();
+        assert_eq!(book.before(release(1)), None);
+        [1, 2, 2, 3].into_iter().for_each(|number| book.lived(release(number)));
+        assert_eq!(book.lives, [1, 2, 3].map(release));
+        assert_eq!(book.before(release(3)), Some(release(2)));
+        // Back and forth.
+        book.lived(release(2));
+        assert_eq!(book.before(release(2)), Some(release(3)));
+        // One that never was live, as a rollout under way may bring.
+        assert_eq!(book.before(release(9)), Some(release(2)));
+    }
+
+    #[test]
+    fn only_so_many_former_releases_are_remembered() {
+        let mut book = four();
+        (0..100).for_each(|number| book.lived(release(number)));
+        assert_eq!(book.lives.len(), LIVES_BOUND);
+        assert_eq!(book.lives.last(), Some(&release(99)));
+    }
+
+    #[test]
+    fn a_scaled_number_holds_until_the_file_says_another() {
+        let mut book = Book { scaled: Some(2), ..four() };
+        book.reread(sample("workers: 4\nenv: {A: b}"));
+        assert_eq!(book.current_settings().limits.workers, 2);
+        book.reread(sample("workers: 5"));
+        assert_eq!((book.scaled, book.current_settings().limits.workers), (None, 5));
+    }
+
+    #[test]
+    fn a_scaled_number_that_could_leave_nobody_serving_is_given_up() {
+        let mut book = Book { scaled: Some(2), ..four() };
+        book.reread(sample("workers: 4\nrollout: {max_unavailable: 1}"));
+        assert_eq!(book.scaled, Some(2));
+        book.reread(sample("workers: 4\nrollout: {max_unavailable: 2}"));
+        assert_eq!(book.scaled, None);
+    }
 }

@@ -18,6 +18,7 @@ use super::book::Trigger;
 use super::clock::Wall;
 use super::happening::{Happening, INBOX_BOUND, Order, Reread, Wish};
 use super::keeper_link::{KeeperEvent, KeeperLink};
+use super::left_over;
 use super::names;
 use super::output::Mirror;
 use super::prober::Finding;
@@ -155,18 +156,31 @@ impl Agent {
                 self.open(name.clone(), service, inventory, &mut inherited).map_err(|error| super::chain(&error))?;
             self.shells.insert(name, shell);
         }
-        let (new, known): (Vec<_>, Vec<_>) = self.shells.iter_mut().partition(|(_, shell)| shell.is_new());
-        for (name, shell) in new {
-            shell.first_start(reach!(self)).map_err(|error| format!("{name}: {error}"))?;
-        }
-        for (_, shell) in known {
-            shell.resume(inventory, reach!(self));
+        self.shells.values_mut().for_each(|shell| shell.resume(inventory, reach!(self)));
+        self.stop_left_over(inventory);
+        if inventory.fds.iter().any(|name| name == names::STOPPING) {
+            self.stop(None);
+        } else {
+            self.start_new(inventory)?;
         }
         self.link
             .in_charge()
             .map_err(|error| format!("cannot tell the keeper that the agent is in charge: {error}"))?;
         for name in self.shells.keys().cloned().collect::<Vec<_>>() {
             self.watch_binary(&name);
+        }
+        Ok(())
+    }
+
+    fn start_new(&mut self, inventory: &Inventory) -> Result<(), String> {
+        for (name, shell) in self.shells.iter_mut().filter(|(_, shell)| shell.is_new()) {
+            match shell.first_start(reach!(self)) {
+                Ok(()) => {}
+                // Nobody serves yet: whoever starts this wants to know at once.
+                Err(why) if inventory.agents_before == 0 => return Err(format!("{name}: {why}")),
+                // One that was added and never came up must not keep the others from being looked after.
+                Err(why) => error!(service = %name, "cannot start: {why}"),
+            }
         }
         Ok(())
     }
@@ -379,6 +393,7 @@ impl Agent {
     fn stop(&mut self, answer: Option<Answer<Done>>) {
         if let Life::Going { .. } = self.life {
             self.life = Life::Stopping { waiting: Vec::new() };
+            left_over::hold_stopping(&mut self.link);
             self.manager.stopping(&mut self.link);
             self.watchers.values().for_each(AbortHandle::abort);
             for shell in self.shells.values_mut() {

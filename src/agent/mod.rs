@@ -10,6 +10,7 @@ mod happening;
 mod inherited;
 pub mod keeper_link;
 pub mod lanes;
+mod left_over;
 mod log_output;
 mod names;
 pub mod output;

@@ -24,6 +24,19 @@ pub(crate) fn notify(service: &ServiceName, worker: WorkerId) -> String {
     format!("notify:{service}/{worker}")
 }
 
+/// The state of a service, as it was last written.
+pub(crate) fn state(service: &ServiceName) -> String {
+    format!("state:{service}")
+}
+
+/// Whose state that is.
+pub(crate) fn parse_state(name: &str) -> Option<ServiceName> {
+    name.strip_prefix("state:")?.parse().ok()
+}
+
+/// Held once everything was asked to stop.
+pub(crate) const STOPPING: &str = "stopping";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +47,15 @@ mod tests {
         assert_eq!(parse_child(&child(&service, WorkerId(17))), Some((service, WorkerId(17))));
         for foreign in ["", "web", "web/17", "web/wx", "/w1"] {
             assert_eq!(parse_child(foreign), None, "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_found_by_the_name_of_its_state() {
+        let service: ServiceName = "web-1".parse().expect("a name");
+        assert_eq!(parse_state(&state(&service)), Some(service));
+        for foreign in ["", "state:", "web-1", "lane:web-1:0", STOPPING, "state:a/b"] {
+            assert_eq!(parse_state(foreign), None, "{foreign:?}");
         }
     }
 }

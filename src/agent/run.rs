@@ -96,8 +96,6 @@ async fn supervise(start: Start, mirror: Mirror) -> Result<(), String> {
     info!(socket = %socket.display(), services = agent.names(), "{}", greeting(&inventory));
     agent.work(asked).await;
     servers.shutdown().await;
-    // Left behind only by an agent that was killed; the next one removes it.
-    drop(std::fs::remove_file(&socket));
     Ok(())
 }
 

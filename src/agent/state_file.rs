@@ -1,38 +1,41 @@
-//! The state file of one service: written before each step that cannot be taken back, never in place.
+//! The state of one service, written before each step that cannot be taken back: to the keeper, where a successor of this
+//! agent finds it whatever becomes of the disk, and to a file, for those who come after the keeper.
 //!
-//! `state.json` is the newest state and is not synced: a crash of the agent loses nothing that was written, and after a
-//! crash of the machine no process is left that it could describe. What a reboot must find is also in
-//! `state.lasting.json`, which is synced and is read where the newest did not survive.
+//! ```text
+//! <state>/<service>/
+//!   state.json     the newest state; put in place by rename, never written in place
+//!   lasting.json   the newest state that was synced: what a power cut leaves when it takes the other one
+//! ```
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::book::Kept;
+use super::book::{Book, Kept};
+use super::chain;
+use crate::machine::service::Service as Machine;
 
 /// Both the newest format and the only one so far.
 const FORMAT: u32 = 1;
 
+/// Far more than the state of 4096 workers.
+pub(crate) const LONGEST: usize = 256 << 20;
+
 /// Where one service's state is kept.
 #[derive(Debug)]
 pub(crate) struct StateFile {
-    path: PathBuf,
+    dir: PathBuf,
 }
 
 #[derive(Serialize)]
 struct Writing<'a> {
     format: u32,
     boot: &'a str,
-    #[serde(flatten)]
-    kept: KeptRef<'a>,
-}
-
-#[derive(Serialize)]
-struct KeptRef<'a> {
-    machine: &'a crate::machine::service::Service,
-    book: &'a super::book::Book,
+    machine: &'a Machine,
+    book: &'a Book,
 }
 
 #[derive(Deserialize)]
@@ -42,6 +45,7 @@ struct Format {
 }
 
 /// What was found.
+#[derive(Debug)]
 pub(crate) enum Found {
     /// Nothing: a first start.
     Nothing,
@@ -53,100 +57,6 @@ pub(crate) enum Found {
     Unreadable(String),
 }
 
-impl StateFile {
-    pub(crate) fn in_dir(dir: &Path) -> Self {
-        Self { path: dir.join("state.json") }
-    }
-
-    pub(crate) fn read(&self) -> Found {
-        let newest = match read(&self.path) {
-            // The agent was killed between the two steps of `replace`: the next one is whole.
-            Found::Nothing => match read(&self.next()) {
-                Found::Unreadable(_) => Found::Nothing,
-                found @ (Found::Nothing | Found::ThisBoot(_) | Found::EarlierBoot(_)) => found,
-            },
-            found @ (Found::ThisBoot(_) | Found::EarlierBoot(_) | Found::Unreadable(_)) => found,
-        };
-        match newest {
-            Found::Nothing | Found::Unreadable(_) => match read(&self.lasting()) {
-                lasting @ Found::EarlierBoot(_) => lasting,
-                // Of this boot, it could describe processes that are long gone.
-                Found::Nothing | Found::ThisBoot(_) | Found::Unreadable(_) => newest,
-            },
-            Found::ThisBoot(_) | Found::EarlierBoot(_) => newest,
-        }
-    }
-
-    /// Puts an unreadable file aside, so that a person can look at it and it is not read again.
-    pub(crate) fn put_aside(&self) -> io::Result<PathBuf> {
-        let aside = self.path.with_extension("json.unreadable");
-        fs::rename(&self.path, &aside)?;
-        Ok(aside)
-    }
-
-    /// Writes the newest state, and the lasting one if it must survive the machine.
-    pub(crate) fn write(
-        &self,
-        kept: (&crate::machine::service::Service, &super::book::Book),
-        last: Last,
-    ) -> io::Result<()> {
-        let boot = boot_id();
-        let writing = Writing { format: FORMAT, boot: &boot, kept: KeptRef { machine: kept.0, book: kept.1 } };
-        let text = serde_json::to_vec(&writing)?;
-        if last == Last::Reboot {
-            let temporary = self.path.with_extension("lasting.json.new");
-            let mut file = File::create(&temporary)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&temporary, self.lasting())?;
-        }
-        self.replace(&text)
-    }
-
-    /// Puts a new text in the place of the newest, of which one is whole at any moment.
-    ///
-    /// Not by a rename onto it: then ext4 begins to write the file out and everybody waits for the disk, for
-    /// milliseconds (ext4(5), `auto_da_alloc`). Whoever reads knows what it means when only the next one is there.
-    fn replace(&self, text: &[u8]) -> io::Result<()> {
-        let next = self.next();
-        if !fs::exists(&self.path)? && fs::exists(&next)? {
-            // A death between the two steps: without this the only whole text would be written over.
-            fs::rename(&next, &self.path)?;
-        }
-        fs::write(&next, text)?;
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        fs::rename(&next, &self.path)
-    }
-
-    fn next(&self) -> PathBuf {
-        self.path.with_extension("json.new")
-    }
-
-    fn lasting(&self) -> PathBuf {
-        self.path.with_extension("lasting.json")
-    }
-}
-
-fn read(path: &Path) -> Found {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
-        Err(error) => return Found::Unreadable(error.to_string()),
-    };
-    match serde_json::from_slice::<Format>(&text) {
-        Ok(Format { format: FORMAT, boot }) => match serde_json::from_slice(&text) {
-            Ok(kept) if boot == boot_id() => Found::ThisBoot(kept),
-            Ok(kept) => Found::EarlierBoot(kept),
-            Err(error) => Found::Unreadable(error.to_string()),
-        },
-        Ok(Format { format, .. }) => Found::Unreadable(format!("its format is {format}, this program knows {FORMAT}")),
-        Err(error) => Found::Unreadable(error.to_string()),
-    }
-}
-
 /// What a written state must survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Last {
@@ -156,6 +66,106 @@ pub(crate) enum Last {
     Reboot,
 }
 
+/// A state as it is written.
+pub(crate) fn encode(machine: &Machine, book: &Book) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&Writing { format: FORMAT, boot: &boot_id(), machine, book })?)
+}
+
+/// What was written there.
+pub(crate) fn decode(text: &[u8]) -> Found {
+    match serde_json::from_slice::<Format>(text) {
+        Ok(Format { format: FORMAT, boot }) => match serde_json::from_slice(text) {
+            Ok(kept) if boot == boot_id() => Found::ThisBoot(kept),
+            Ok(kept) => Found::EarlierBoot(kept),
+            Err(error) => Found::Unreadable(error.to_string()),
+        },
+        Ok(Format { format, .. }) => Found::Unreadable(format!("its format is {format}, this program knows {FORMAT}")),
+        Err(error) => Found::Unreadable(error.to_string()),
+    }
+}
+
+impl StateFile {
+    pub(crate) fn in_dir(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    pub(crate) fn read(&self) -> Found {
+        match read(&self.newest()) {
+            // A death between the two halves of `put_in_place`.
+            Found::Nothing => read(&self.temporary()),
+            found @ (Found::ThisBoot(_) | Found::EarlierBoot(_) | Found::Unreadable(_)) => found,
+        }
+    }
+
+    /// What was last synced: of an earlier life, whichever it says.
+    pub(crate) fn read_lasting(&self) -> Option<Box<Kept>> {
+        match read(&self.lasting()) {
+            Found::ThisBoot(kept) | Found::EarlierBoot(kept) => Some(kept),
+            Found::Nothing | Found::Unreadable(_) => None,
+        }
+    }
+
+    /// Puts an unreadable file aside, so that a person can look at it and it is not read again.
+    pub(crate) fn put_aside(&self) -> io::Result<PathBuf> {
+        let aside = self.dir.join("state.json.unreadable");
+        fs::rename(self.newest(), &aside)?;
+        Ok(aside)
+    }
+
+    /// Writes by rename. Most states are not synced: after a crash of the machine no process is left that they could
+    /// describe. But some file systems then show an empty file under the new name (rename(2) promises nothing); what must
+    /// last until then has a name of its own, which is replaced by synced files only.
+    pub(crate) fn write(&self, text: &[u8], last: Last) -> io::Result<()> {
+        match last {
+            Last::Process => {}
+            Last::Reboot => {
+                self.write_temporary(text)?.sync_all()?;
+                fs::rename(self.temporary(), self.lasting())?;
+                File::open(&self.dir)?.sync_all()?;
+            }
+        }
+        self.write_temporary(text)?;
+        self.put_in_place()
+    }
+
+    fn write_temporary(&self, text: &[u8]) -> io::Result<File> {
+        // The environment of the workers is in it.
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.temporary())?;
+        file.write_all(text)?;
+        Ok(file)
+    }
+
+    /// In two halves: a rename *onto* a file makes ext4 write the new one out at once (its `auto_da_alloc`, ext4(5)):
+    /// milliseconds, in each step of a rollout. Nobody misses the file meanwhile: the keeper has the state.
+    fn put_in_place(&self) -> io::Result<()> {
+        match fs::remove_file(self.newest()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        fs::rename(self.temporary(), self.newest())
+    }
+
+    fn temporary(&self) -> PathBuf {
+        self.dir.join("state.json.new")
+    }
+
+    fn newest(&self) -> PathBuf {
+        self.dir.join("state.json")
+    }
+
+    fn lasting(&self) -> PathBuf {
+        self.dir.join("lasting.json")
+    }
+}
+
+fn read(path: &Path) -> Found {
+    match fs::read(path) {
+        Ok(text) => decode(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
+        Err(error) => Found::Unreadable(chain(&error)),
+    }
+}
+
 /// Names this boot (proc_sys_kernel(5)); empty where /proc does not say.
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
@@ -163,70 +173,107 @@ fn boot_id() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::agent::book::Book;
-    use crate::machine::service::Service as Machine;
+    use std::os::unix::fs::PermissionsExt;
 
-    /// A state whose mark is `last_rollout`.
-    fn write(state: &StateFile, dir: &Path, mark: u64, last: Last) {
-        let config = dir.join("rollout.yaml");
-        fs::write(&config, "services: {web: {command: [/bin/true], readiness: {alive_for: 1s}}}").expect("write");
-        let settings = crate::config::load(&config, 1).expect("a configuration").services;
-        let mut book = Book::new(settings.into_values().next().expect("one service"));
-        book.last_rollout = mark;
-        state.write((&Machine::new(), &book), last).expect("write the state");
+    use super::super::book::tests::sample;
+    use super::*;
+    use crate::units::{Digest, RolloutId};
+
+    fn book() -> Book {
+        Book::new(sample("workers: 4"))
     }
 
-    fn mark(found: Found) -> (&'static str, u64) {
+    fn text(book: &Book) -> Vec<u8> {
+        encode(&Machine::new(), book).expect("encodes")
+    }
+
+    fn numbered(last_rollout: u64) -> Vec<u8> {
+        text(&Book { last_rollout, ..book() })
+    }
+
+    fn written(dir: &Path, last_rollout: u64, last: Last) -> StateFile {
+        let file = StateFile::in_dir(dir);
+        file.write(&numbered(last_rollout), last).expect("written");
+        file
+    }
+
+    fn number_in(found: Found) -> u64 {
         match found {
-            Found::Nothing => ("nothing", 0),
-            Found::Unreadable(_) => ("unreadable", 0),
-            Found::ThisBoot(kept) => ("this boot", kept.book.last_rollout),
-            Found::EarlierBoot(kept) => ("earlier boot", kept.book.last_rollout),
+            Found::ThisBoot(kept) => kept.book.last_rollout,
+            other @ (Found::Nothing | Found::EarlierBoot(_) | Found::Unreadable(_)) => panic!("{other:?}"),
         }
     }
 
-    /// What a reboot does to a file.
-    fn age(path: &Path) {
-        let text = fs::read_to_string(path).expect("read").replace(&boot_id(), "another-boot");
-        fs::write(path, text).expect("write");
+    #[test]
+    fn what_was_written_is_read() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = StateFile::in_dir(dir.path());
+        assert!(matches!(file.read(), Found::Nothing));
+        let digest: Digest = "ab".repeat(32).parse().expect("a digest");
+        let mut book = Book { scaled: Some(3), seen: Some(digest), lives: vec![digest], ..book() };
+        assert_eq!(book.next_rollout(), RolloutId(1));
+        file.write(&text(&book), Last::Process).expect("written");
+        let Found::ThisBoot(kept) = file.read() else { panic!("{:?}", file.read()) };
+        assert_eq!(kept.machine, Machine::new());
+        assert_eq!(text(&kept.book), text(&book));
     }
 
     #[test]
-    fn one_state_is_whole_at_every_moment_of_a_write() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let state = StateFile::in_dir(dir.path());
-        assert_eq!(mark(state.read()), ("nothing", 0));
-        fs::write(state.next(), "{\"form").expect("write");
-        assert_eq!(mark(state.read()), ("nothing", 0), "killed while it wrote the first");
-        write(&state, dir.path(), 1, Last::Process);
-        fs::write(state.next(), "{\"form").expect("write");
-        assert_eq!(mark(state.read()), ("this boot", 1), "killed while it wrote the next");
-        write(&state, dir.path(), 2, Last::Process);
-        fs::rename(&state.path, state.next()).expect("rename");
-        assert_eq!(mark(state.read()), ("this boot", 2), "killed before the rename");
-        write(&state, dir.path(), 3, Last::Process);
-        assert_eq!(mark(state.read()), ("this boot", 3));
-        assert!(!state.next().exists());
+    fn the_state_of_an_earlier_boot_is_told_apart() {
+        let theirs = String::from_utf8(numbered(7)).expect("JSON").replace(&boot_id(), "another");
+        match decode(theirs.as_bytes()) {
+            Found::EarlierBoot(kept) => assert_eq!(kept.book.last_rollout, 7),
+            other @ (Found::Nothing | Found::ThisBoot(_) | Found::Unreadable(_)) => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn a_lasting_state_is_there_when_the_newest_did_not_survive_the_machine() {
+    fn a_foreign_format_and_a_torn_file_say_why() {
+        let foreign = String::from_utf8(numbered(1)).expect("JSON").replacen("\"format\":1", "\"format\":99", 1);
+        let whole = numbered(1);
+        for (text, why) in [
+            (foreign.as_bytes(), "its format is 99, this program knows 1"),
+            (&whole[..whole.len() / 2], "EOF"),
+            (b"".as_slice(), "EOF"),
+            (b"\0\0\0\0", "expected value"),
+            (br#"{"format":1,"boot":"x"}"#, "missing field"),
+        ] {
+            match decode(text) {
+                Found::Unreadable(said) => assert!(said.contains(why), "{said}"),
+                other @ (Found::Nothing | Found::ThisBoot(_) | Found::EarlierBoot(_)) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_synced_outlives_a_newer_file_that_a_power_cut_emptied() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let state = StateFile::in_dir(dir.path());
-        write(&state, dir.path(), 1, Last::Reboot);
-        write(&state, dir.path(), 2, Last::Process);
-        assert_eq!(mark(state.read()), ("this boot", 2));
-        fs::write(&state.path, "").expect("write");
-        assert_eq!(
-            mark(state.read()),
-            ("unreadable", 0),
-            "an old state of this boot describes processes that are gone"
-        );
-        age(&state.lasting());
-        assert_eq!(mark(state.read()), ("earlier boot", 1));
-        write(&state, dir.path(), 3, Last::Process);
-        age(&state.path);
-        assert_eq!(mark(state.read()), ("earlier boot", 3), "a clean end leaves the newest");
+        written(dir.path(), 1, Last::Reboot);
+        let file = written(dir.path(), 2, Last::Process);
+        assert_eq!(number_in(file.read()), 2);
+        fs::write(dir.path().join("state.json"), "").expect("emptied");
+        assert!(matches!(file.read(), Found::Unreadable(_)));
+        assert_eq!(file.read_lasting().expect("synced").book.last_rollout, 1);
+        assert!(file.put_aside().expect("moved").exists());
+        assert!(matches!(file.read(), Found::Nothing));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_replaced_is_as_it_was() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = written(dir.path(), 1, Last::Reboot);
+        fs::create_dir(dir.path().join("state.json.new")).expect("in the way");
+        file.write(&numbered(2), Last::Reboot).expect_err("no room");
+        assert_eq!(number_in(file.read()), 1);
+    }
+
+    #[test]
+    fn nobody_else_reads_the_environment_in_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        written(dir.path(), 1, Last::Reboot);
+        for name in ["state.json", "lasting.json"] {
+            let mode = fs::metadata(dir.path().join(name)).expect("there").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{name} {mode:o}");
+        }
     }
 }

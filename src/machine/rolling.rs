@@ -133,8 +133,18 @@ impl Service {
         if let Some(waiting) = &self.waiting {
             return (waiting.release == release).then_some(waiting.rollout);
         }
-        let rolling = self.rolling.as_ref()?;
-        (rolling.phase == Phase::Forward && rolling.goal.release == release).then_some(rolling.goal.rollout)
+        match &self.rolling {
+            Some(rolling) => {
+                (rolling.phase == Phase::Forward && rolling.goal.release == release).then_some(rolling.goal.rollout)
+            }
+            None => self.first.filter(|_| self.base.is_some_and(|base| base.release == release)),
+        }
+    }
+
+    /// The first start, as long as not every slot has served.
+    #[must_use]
+    pub fn starting(&self) -> Option<RolloutId> {
+        self.first
     }
 
     /// The release that is live, or that becomes live when nothing else is asked.

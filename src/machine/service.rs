@@ -65,6 +65,8 @@ pub enum Wanted {
     Ready,
     /// It is to get ready.
     Coming,
+    /// It passed its check and must stay well until it is admitted.
+    Proving,
     /// It was told to go, or is not known.
     No,
 }
@@ -100,6 +102,17 @@ impl Service {
             next_worker: 1,
             generations: 0,
         }
+    }
+
+    /// A service that begins anew after this one's life. No worker or generation gets a number that was used in it.
+    #[must_use]
+    pub fn reborn(&self) -> Self {
+        Self { next_worker: self.next_worker, generations: self.generations, ..Self::new() }
+    }
+
+    /// Somebody else had this number: nobody gets it again, nor one before it.
+    pub fn number_on_after(&mut self, worker: WorkerId) {
+        self.next_worker = self.next_worker.max(worker.0.saturating_add(1));
     }
 
     /// Takes one event and says what to do about it, in order. Late and foreign events are normal and change nothing.
@@ -441,11 +454,10 @@ impl Service {
             Found::Serving(_) => Wanted::Ready,
             Found::Coming(slot) => match self.places[&slot].coming {
                 Coming::Holding { .. } => Wanted::Ready,
-                Coming::Nobody
-                | Coming::Backoff { .. }
-                | Coming::Starting { .. }
-                | Coming::Proving { .. }
-                | Coming::GivenUp { .. } => Wanted::Coming,
+                Coming::Proving { .. } => Wanted::Proving,
+                Coming::Nobody | Coming::Backoff { .. } | Coming::Starting { .. } | Coming::GivenUp { .. } => {
+                    Wanted::Coming
+                }
             },
             Found::Leaving | Found::Nowhere => Wanted::No,
         }

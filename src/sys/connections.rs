@@ -189,7 +189,7 @@ mod tests {
         drop(other.stdin.take());
         other.wait().expect("wait");
         assert_eq!(established(|| vec![pid, me()], &[port]).expect("ask"), 1);
-        assert_eq!(established(|| vec![], &[port]).expect("ask"), 0);
+        assert_eq!(established(Vec::new, &[port]).expect("ask"), 0);
     }
 
     #[test]

@@ -52,6 +52,10 @@ enum Standing {
     Sick,
 }
 
+/// A good worker on a busy host may take this long to answer, however short `min_ready` is. In a window shorter than
+/// this a hang cannot be told from that.
+const SHORTEST_LOOK: Duration = Duration::from_millis(500);
+
 impl Glance {
     /// What a look is for this check; `env` is for its command.
     pub(super) fn new(check: &Check, env: Vec<(String, String)>) -> Self {
@@ -129,14 +133,16 @@ impl Course {
     /// Looks on at the same pace for `min_ready`, after which the machine admits the worker unless it was reported sick.
     ///
     /// A hang shows as a look that does not end, and the window may be shorter than the look's timeout: so here a look gets
-    /// half of the window (or twice the time that a good one takes), and the window must not end on a bad one.
+    /// half of the window (or twice the time that a good one takes, or [`SHORTEST_LOOK`]), and the window must not end on
+    /// a bad one.
     async fn prove(&self, usual: Duration) -> Standing {
         if self.min_ready.is_zero() {
             return Standing::Good;
         }
         // Less than `min_ready`, so that the report is there before the machine's own timer on a busy host, too.
         let end = Instant::now() + self.min_ready.saturating_sub(HEAD_START.min(self.min_ready / 5));
-        let limit = self.readiness.timeout.min((self.min_ready / 2).max(usual.saturating_mul(2)));
+        let patience = (self.min_ready / 2).max(usual.saturating_mul(2)).max(SHORTEST_LOOK);
+        let limit = self.readiness.timeout.min(patience);
         let mut tally = Tally::new(self.readiness.successes, Patience::Looks(self.readiness.failures));
         let mut last = Look::Good;
         // A look that the end of the window cuts off says nothing.

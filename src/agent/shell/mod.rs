@@ -11,10 +11,10 @@ mod remember;
 mod tell;
 
 pub(crate) use orders::{in_words, reply};
-pub(crate) use recover::{OpenError, Opening};
+pub(crate) use recover::{OpenError, Opening, held_settings};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use tokio::sync::mpsc;
@@ -28,14 +28,15 @@ use super::clock::Wall;
 use super::happening::Happening;
 use super::keeper_link::KeeperLink;
 use super::lanes::Lanes;
+use super::names;
 use super::output::Output;
 use super::prober::Prober;
-use super::state_file::{Last, StateFile};
+use super::state_file::{Last, StateFile, encode};
 use super::vigil::Vigils;
 use crate::machine::event::{Action, Event, Note, Outcome};
 use crate::machine::service::Service as Machine;
-use crate::sys::clock;
 use crate::sys::notify_socket::NotifySocket;
+use crate::sys::{clock, memfd};
 use crate::units::{Exit, Moment, RolloutId, ServiceName, WorkerId};
 use crate::wire::api::Step;
 
@@ -125,7 +126,12 @@ impl Shell {
     pub(crate) fn step(&mut self, event: Event, reach: &mut Reach<'_>) {
         let mut pending = VecDeque::from([event]);
         while let Some(event) = pending.pop_front() {
+            let before = self.machine.clone();
             let actions = self.machine.step(clock::now(), event);
+            if actions.is_empty() && self.machine != before {
+                // What was heard is not said again: READY=1, a deadline put off, another number of workers.
+                self.save(Last::Process, reach);
+            }
             pending.extend(self.obey(actions, reach));
         }
     }
@@ -152,7 +158,7 @@ impl Shell {
                 self.remember(note);
             }
         }
-        self.save(last_of(&actions));
+        self.save(last_of(&actions), reach);
         let released: Vec<WorkerId> = actions.iter().filter_map(released).collect();
         for action in actions {
             follow.extend(self.perform(action, &mut hired, reach));
@@ -213,9 +219,18 @@ impl Shell {
         }
     }
 
-    fn save(&mut self, last: Last) {
-        if let Err(error) = self.files.state.write((&self.machine, &self.book), last) {
-            error!(service = %self.name, %error, "cannot write the state file: a crash of the agent now would lose its newest step");
+    /// Writes what was decided, before it is done.
+    fn save(&self, last: Last, reach: &mut Reach<'_>) {
+        let text = match encode(&self.machine, &self.book) {
+            Ok(text) => text,
+            Err(error) => return error!(service = %self.name, %error, "cannot write down what was decided"),
+        };
+        match memfd::sealed("rollout-state", &text) {
+            Ok(memfd) => perform::put(&self.name, reach, &names::state(&self.name), memfd.as_fd()),
+            Err(error) => error!(service = %self.name, %error, "cannot give the state to the keeper"),
+        }
+        if let Err(error) = self.files.state.write(&text, last) {
+            error!(service = %self.name, %error, "cannot write the state file: whoever comes after the keeper reads the one before");
         }
     }
 

@@ -231,7 +231,7 @@ impl Shell {
     }
 
     /// The keeper need not hold anything of this worker any more.
-    fn let_go(&mut self, worker: WorkerId, reach: &mut Reach<'_>) {
+    pub(super) fn let_go(&mut self, worker: WorkerId, reach: &mut Reach<'_>) {
         let names = [names::output(&self.name, worker), names::notify(&self.name, worker)];
         for name in names {
             drop_fd(&self.name, reach, &name);
@@ -314,7 +314,7 @@ pub(super) fn drop_fd(service: &ServiceName, reach: &mut Reach<'_>, name: &str) 
     }
 }
 
-fn put(service: &ServiceName, reach: &mut Reach<'_>, name: &str, fd: BorrowedFd<'_>) {
+pub(super) fn put(service: &ServiceName, reach: &mut Reach<'_>, name: &str, fd: BorrowedFd<'_>) {
     if let Err(error) = reach.link.put(name, fd) {
         warn!(%service, name, %error, "the keeper does not hold this: it would not outlive the agent");
     }

@@ -18,9 +18,9 @@ use crate::agent::lanes::{self, Lanes, Standing};
 use crate::agent::names;
 use crate::agent::output::{Mirror, Output};
 use crate::agent::prober::{Finding, Prober, Stage};
-use crate::agent::state_file::{Found, StateFile};
+use crate::agent::state_file::{Found, LONGEST, StateFile, decode};
 use crate::agent::vigil::Vigils;
-use crate::config::settings;
+use crate::config::settings::{self, Check};
 use crate::keeper::protocol::{Child, Inventory};
 use crate::machine::event::Event;
 use crate::machine::limits::Limits;
@@ -28,8 +28,8 @@ use crate::machine::service::{Service as Machine, Wanted};
 use crate::machine::view::ServiceState;
 use crate::sys::clock;
 use crate::sys::notify_socket::NotifySocket;
-use crate::sys::tree;
-use crate::units::{ServiceName, WorkerId};
+use crate::sys::{memfd, tree};
+use crate::units::{Exit, ServiceName, Slot, WorkerId};
 
 /// What a service is opened with.
 pub(crate) struct Opening<'a> {
@@ -64,7 +64,12 @@ impl Shell {
         let notify = dir.join("notify");
         std::fs::create_dir_all(&notify).map_err(|source| OpenError::Dir { dir: dir.clone(), source })?;
         let state = StateFile::in_dir(&dir);
-        let (machine, book) = kept(&name, &state, settings, inventory);
+        let children = children_of(&name, inventory);
+        let (mut machine, book) = match held_state(&name, inventory, reach) {
+            Some(kept) => alive(kept, settings),
+            None => kept(&name, &state, settings, &children),
+        };
+        children.keys().for_each(|worker| machine.number_on_after(*worker));
         let archive = Archive::open(&dir).map_err(|source| OpenError::Store { dir: dir.clone(), source })?;
         let output = Output::open(&dir.join("logs"), book.settings.logs, name.clone(), mirror)
             .map_err(|source| OpenError::Output { dir: dir.clone(), source })?;
@@ -91,33 +96,31 @@ impl Shell {
 
     /// Adopts the workers that the keeper holds and does again what the last agent may not have done.
     pub(crate) fn resume(&mut self, inventory: &Inventory, reach: &mut Reach<'_>) {
-        let children: BTreeMap<WorkerId, &Child> = inventory
-            .children
-            .iter()
-            .filter_map(|child| match names::parse_child(&child.name) {
-                Some((service, worker)) if service == self.name => Some((worker, child)),
-                Some(_) | None => None,
-            })
-            .collect();
+        let children = children_of(&self.name, inventory);
+        let known: BTreeSet<WorkerId> = self.machine.workers().into_iter().collect();
+        // Of somebody who was released in the last agent's last step.
+        self.book.posts.retain(|worker, _| known.contains(worker));
         let mut events = Vec::new();
-        for worker in self.machine.workers() {
-            match children.get(&worker) {
-                Some(child) => match self.adopt(worker, child, reach) {
-                    Ok(()) => events.extend(child.exit.map(|exit| Event::Exited(worker, exit))),
-                    Err(error) => {
-                        warn!(service = %self.name, %worker, pid = child.pid, %error, "cannot adopt a worker");
-                        events.push(Event::NeverStarted(worker));
-                    }
-                },
-                None => events.push(Event::NeverStarted(worker)),
+        for worker in &known {
+            let child = children.get(worker);
+            match child.map(|child| self.adopt(*worker, child, reach)) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => warn!(service = %self.name, %worker, %error, "cannot adopt a worker"),
+                None => {}
+            }
+            match (self.workers.contains_key(worker), child.and_then(|child| child.exit)) {
+                (true, None) => {}
+                (_, Some(exit)) => events.push(Event::Exited(*worker, exit)),
+                (false, None) => events.push(self.lost(*worker)),
             }
         }
         if let Err(error) = self.lanes.adopted_all() {
             warn!(service = %self.name, error = chain(&error), "cannot steer the adopted lanes anew");
         }
-        let known: BTreeSet<WorkerId> = self.machine.workers().into_iter().collect();
-        for (worker, child) in children.iter().filter(|(worker, _)| !known.contains(worker)) {
-            self.stranger(*worker, child, reach);
+        for (worker, child) in &children {
+            if !self.workers.contains_key(worker) {
+                self.stranger(*worker, child, reach);
+            }
         }
         let again = self.machine.again();
         let follow = self.obey(again, reach);
@@ -136,20 +139,21 @@ impl Shell {
             Some(socket) => Some(NotifySocket::adopt(socket)?),
             None => None,
         };
-        let (pid, exec) = (child.pid, Exec::Running);
-        self.workers.insert(worker, Worker { pid, pidfd, exec, notify, not_yet: None, connections: None });
-        let standing = match self.machine.need_of(worker) {
+        let need = self.machine.need_of(worker);
+        let standing = match need {
             Wanted::Ready => Standing::Admitted,
-            Wanted::Coming | Wanted::No => Standing::Excluded,
+            Wanted::Coming | Wanted::Proving | Wanted::No => Standing::Excluded,
         };
         self.lanes.adopt(worker, post.lane, standing, &post.listeners).map_err(std::io::Error::other)?;
-        if let Some(pipe) = reach.link.take(&names::output(&self.name, worker))? {
-            self.files.output.attach(worker, post.slot, pipe).map_err(std::io::Error::other)?;
-        }
+        let (pid, exec) = (child.pid, Exec::Running);
+        self.workers.insert(worker, Worker { pid, pidfd, exec, notify, not_yet: None, connections: None });
+        self.adopt_output(worker, post.slot, reach);
         if child.exit.is_none() {
-            match self.machine.need_of(worker) {
+            match need {
                 Wanted::Ready => self.probe(worker, Stage::Ready),
-                Wanted::Coming => self.probe(worker, Stage::Starting),
+                // READY=1 is said once, and was heard by the last agent.
+                Wanted::Proving if self.speaks(worker) => self.probe(worker, Stage::Ready),
+                Wanted::Coming | Wanted::Proving => self.probe(worker, Stage::Starting),
                 Wanted::No => {}
             }
         }
@@ -157,19 +161,41 @@ impl Shell {
         Ok(())
     }
 
-    /// A child of this service that the state does not know: it must have been released already.
+    /// A worker whose output cannot be read serves as well as any other.
+    fn adopt_output(&mut self, worker: WorkerId, slot: Slot, reach: &mut Reach<'_>) {
+        let adopted = match reach.link.take(&names::output(&self.name, worker)) {
+            Ok(Some(pipe)) => self.files.output.attach(worker, slot, pipe).map_err(|error| chain(&error)),
+            Ok(None) => Ok(()),
+            Err(error) => Err(chain(&error)),
+        };
+        if let Err(error) = adopted {
+            warn!(service = %self.name, %worker, error, "the output of an adopted worker is lost");
+        }
+    }
+
+    fn speaks(&self, worker: WorkerId) -> bool {
+        let plan = self.book.posts.get(&worker).and_then(|post| self.book.plans.get(&post.rollout));
+        plan.is_some_and(|plan| plan.settings.health.check == Check::Notify)
+    }
+
+    /// What has become of a worker that has no process here. One that served had one.
+    fn lost(&self, worker: WorkerId) -> Event {
+        match self.machine.need_of(worker) {
+            Wanted::Ready => Event::Exited(worker, Exit::Unknown),
+            Wanted::Coming | Wanted::Proving | Wanted::No => Event::NeverStarted(worker),
+        }
+    }
+
+    /// A child that this service does not know, because it was released already, or cannot have.
     fn stranger(&mut self, worker: WorkerId, child: &Child, reach: &mut Reach<'_>) {
         if child.exit.is_none() {
-            warn!(service = %self.name, %worker, pid = child.pid, "a worker is not in the state file: stopping it");
+            warn!(service = %self.name, %worker, pid = child.pid, "a worker is not known here: killing it");
             let pidfd = reach.link.take(&format!("pidfd:{}", child.name));
             if let Ok(Some(pidfd)) = pidfd {
                 tree::kill_tree(child.pid, pidfd.as_fd());
             }
         }
-        self.workers.remove(&worker);
-        if let Err(error) = reach.link.forget(&child.name) {
-            warn!(service = %self.name, %worker, %error, "cannot tell the keeper to forget a worker");
-        }
+        self.let_go(worker, reach);
     }
 
     /// Whether the service has never been started (or not since the last boot).
@@ -200,7 +226,7 @@ impl Shell {
     /// Takes a service that is over out of the keeper's and the state directory's memory of processes.
     pub(crate) fn close(self, reach: &mut Reach<'_>) {
         self.lanes.remove_files();
-        for name in &self.sockets {
+        for name in self.sockets.iter().chain([&names::state(&self.name)]) {
             drop_fd(&self.name, reach, name);
         }
     }
@@ -212,26 +238,73 @@ pub(super) fn lanes_wanted(limits: &Limits) -> u16 {
     u16::try_from(limits.workers + limits.max_surge).unwrap_or(u16::MAX)
 }
 
-fn kept(name: &ServiceName, state: &StateFile, settings: settings::Service, inventory: &Inventory) -> (Machine, Book) {
+/// The children of a service, by worker.
+fn children_of<'a>(name: &ServiceName, inventory: &'a Inventory) -> BTreeMap<WorkerId, &'a Child> {
+    let of_this = |child: &'a Child| {
+        let (service, worker) = names::parse_child(&child.name)?;
+        (service == *name).then_some((worker, child))
+    };
+    inventory.children.iter().filter_map(of_this).collect()
+}
+
+/// The state that the last agent of this keeper gave to it.
+fn held_state(name: &ServiceName, inventory: &Inventory, reach: &mut Reach<'_>) -> Option<Kept> {
+    let held = names::state(name);
+    if !inventory.fds.contains(&held) {
+        return None;
+    }
+    let taken = reach.link.take(&held).and_then(|memfd| memfd.map(|memfd| memfd::read(memfd, LONGEST)).transpose());
+    let why = match taken.map(|text| text.map(|text| decode(&text))) {
+        Ok(Some(Found::ThisBoot(kept) | Found::EarlierBoot(kept))) => return Some(*kept),
+        Ok(Some(Found::Unreadable(why))) => why,
+        Ok(Some(Found::Nothing) | None) => "it is not there".to_owned(),
+        Err(error) => chain(&error),
+    };
+    warn!(service = %name, why, "the state that the keeper holds cannot be read: reading the file");
+    None
+}
+
+/// The configuration of a service that is not configured any more.
+pub(crate) fn held_settings(
+    name: &ServiceName,
+    inventory: &Inventory,
+    reach: &mut Reach<'_>,
+) -> Option<settings::Service> {
+    held_state(name, inventory, reach).map(|kept| kept.book.settings)
+}
+
+/// The state of this life, unless the service had come to its end in it.
+fn alive(kept: Kept, settings: settings::Service) -> (Machine, Book) {
+    if kept.machine.view().state == ServiceState::Stopped { fresh(kept, settings) } else { (kept.machine, kept.book) }
+}
+
+/// What the files say. Where the keeper has no state, what ran under another keeper is not its child: only numbers and
+/// releases mean something, unless there are children.
+fn kept(
+    name: &ServiceName,
+    state: &StateFile,
+    settings: settings::Service,
+    children: &BTreeMap<WorkerId, &Child>,
+) -> (Machine, Book) {
     match state.read() {
         Found::Nothing => (Machine::new(), Book::new(settings)),
-        // A keeper that has just begun holds nothing: whatever ran under the last one is not its child.
-        Found::ThisBoot(kept) if inventory.agents_before > 0 && kept.machine.view().state != ServiceState::Stopped => {
-            (kept.machine, kept.book)
-        }
-        Found::ThisBoot(kept) | Found::EarlierBoot(kept) => (Machine::new(), fresh(*kept, settings)),
+        Found::ThisBoot(kept) if !children.is_empty() => alive(*kept, settings),
+        Found::ThisBoot(kept) | Found::EarlierBoot(kept) => fresh(*kept, settings),
         Found::Unreadable(why) => {
             let aside =
                 state.put_aside().map(|path| path.display().to_string()).unwrap_or_else(|error| error.to_string());
-            warn!(service = %name, why, aside, "the state file cannot be read: starting without it");
-            (Machine::new(), Book::new(settings))
+            let lasting = state.read_lasting();
+            let rest = lasting.as_ref().map_or("starting without it", |_| "going on with the last one that was synced");
+            warn!(service = %name, why, aside, "the state file cannot be read: {rest}");
+            lasting.map_or_else(|| (Machine::new(), Book::new(settings.clone())), |kept| fresh(*kept, settings.clone()))
         }
     }
 }
 
 /// What an earlier life leaves: numbers that must not be used again, and releases.
-fn fresh(kept: Kept, settings: settings::Service) -> Book {
-    Book { settings, plans: BTreeMap::new(), posts: BTreeMap::new(), ..kept.book }
+fn fresh(kept: Kept, settings: settings::Service) -> (Machine, Book) {
+    let book = Book { settings, plans: BTreeMap::new(), posts: BTreeMap::new(), ..kept.book };
+    (kept.machine.reborn(), book)
 }
 
 fn held_sockets(name: &ServiceName, inventory: &Inventory, reach: &mut Reach<'_>) -> BTreeMap<String, OwnedFd> {
