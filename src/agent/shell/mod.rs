@@ -14,6 +14,7 @@ pub(crate) use orders::{in_words, reply};
 pub(crate) use recover::{OpenError, Opening, held_settings};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -69,6 +70,8 @@ struct Files {
     output: Output,
     /// Where workers say `READY=1`.
     notify: PathBuf,
+    /// Locked for as long as this lives: two agents would write over each other.
+    _lock: File,
 }
 
 impl Files {

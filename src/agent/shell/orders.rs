@@ -13,6 +13,7 @@ use crate::agent::request::{Answer, LogFeed, Peer, Steer};
 use crate::agent::{chain, words};
 use crate::config::settings::{self, Program};
 use crate::machine::event::Event;
+use crate::machine::limits::MOST_WORKERS;
 use crate::machine::view::RolloutPhase;
 use crate::sys::clock;
 use crate::units::{Digest, Slot};
@@ -93,10 +94,14 @@ impl Shell {
         let under_way = self.machine.bringing(prepared.release).filter(|_| may_be_live);
         let rollout = under_way.unwrap_or(order.rollout);
         let steps = answer.map(|answer| self.open_steps(answer, Following::Rollout(rollout)));
-        if let (Some(steps), Some(size)) = (steps, prepared.size) {
-            let stored = Progress::Stored { release: prepared.release, size, already: prepared.already };
-            // The channel is new and empty.
-            let _ = steps.try_send(step(stored, reach.wall));
+        if let Some(steps) = steps {
+            let (release, already) = (prepared.release, prepared.already);
+            let stored = prepared.size.map(|size| Progress::Stored { release, size, already });
+            let where_it_stands = under_way.and_then(|rollout| self.where_it_stands(rollout));
+            for progress in stored.into_iter().chain(where_it_stands) {
+                // The channel is new and empty.
+                let _ = steps.try_send(step(progress, reach.wall));
+            }
         }
         if under_way.is_none() {
             self.begin(order, prepared.release, reach);
@@ -242,6 +247,17 @@ impl Shell {
             let why =
                 format!("{workers} workers with max_unavailable {} could leave nobody serving", limits.max_unavailable);
             return reply(Some(answer), Err(refusal(1, why)));
+        }
+        if workers > MOST_WORKERS {
+            return reply(
+                Some(answer),
+                Err(refusal(1, format!("{workers} workers are too many: at most {MOST_WORKERS}"))),
+            );
+        }
+        let mut settings = self.book.settings.clone();
+        settings.limits.workers = workers;
+        if let Err(refused) = self.relisten(&settings, reach) {
+            return reply(Some(answer), Err(refused));
         }
         self.book.scaled = Some(workers);
         for plan in self.book.plans.values_mut() {

@@ -78,10 +78,24 @@ impl Shell {
 
     fn began(&mut self, to: Target, from: Option<Target>, wall: Wall) {
         let (rollout, generation, release) = (to.rollout, to.generation, to.release);
-        let from = from.map(|from| from.release);
         info!(service = %self.name, %rollout, %generation, release = release.short(), "rollout begins");
+        self.send_to_those_of(rollout, self.beginning(to, from), wall);
+    }
+
+    /// What somebody who begins to follow a rollout now has missed most: that it has begun, or what it waits for.
+    pub(super) fn where_it_stands(&self, rollout: RolloutId) -> Option<Progress> {
+        let rolling = self.machine.view().rollout?;
+        if rolling.to.rollout == rollout {
+            Some(self.beginning(rolling.to, rolling.from))
+        } else {
+            Some(Progress::Queued { rollout, behind: rolling.to.rollout })
+        }
+    }
+
+    fn beginning(&self, to: Target, from: Option<Target>) -> Progress {
+        let (rollout, generation, release) = (to.rollout, to.generation, to.release);
         let slots = self.book.plans.get(&rollout).map_or(0, |plan| plan.settings.limits.workers);
-        self.send_to_those_of(rollout, Progress::Began { rollout, generation, release, from, slots }, wall);
+        Progress::Began { rollout, generation, release, from: from.map(|from| from.release), slots }
     }
 
     /// A draining worker's connections were counted.
