@@ -106,6 +106,14 @@ impl Lanes {
         Ok(made)
     }
 
+    /// Whether there can be lanes for this many workers at once.
+    ///
+    /// # Errors
+    /// There cannot.
+    pub fn fits(&self, workers: u16) -> Result<(), LanesError> {
+        if self.groups().next().is_some() { check_count(workers) } else { Ok(()) }
+    }
+
     fn entry(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.listener.name() == name)
     }

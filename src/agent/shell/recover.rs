@@ -251,7 +251,11 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
 }
 
 pub(super) fn lanes_wanted(limits: &Limits) -> u16 {
-    u16::try_from(limits.workers + limits.max_surge).unwrap_or(u16::MAX)
+    lanes_for(limits.workers, limits)
+}
+
+pub(super) fn lanes_for(workers: u32, limits: &Limits) -> u16 {
+    u16::try_from(workers.saturating_add(limits.max_surge)).unwrap_or(u16::MAX)
 }
 
 /// The children of a service, by worker.

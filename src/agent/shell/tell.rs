@@ -11,7 +11,7 @@ use crate::agent::clock::Wall;
 use crate::agent::words;
 use crate::machine::event::{Cause, Note, Outcome, Symptom, Target};
 use crate::sys::clock;
-use crate::units::{Digest, RolloutId, Slot, WorkerId};
+use crate::units::{Digest, Moment, RolloutId, Slot, WorkerId};
 use crate::wire::api::{self, Progress, Report, Step};
 
 impl Shell {
@@ -68,11 +68,7 @@ impl Shell {
                 self.send_to_all(Progress::Resumed, reach.wall);
             }
             Note::Ended { rollout, outcome } => self.ended(rollout, &outcome, reach.wall),
-            Note::Scaled { workers } => {
-                info!(%service, workers, "scaled");
-                let said = format!("{workers} {} ready", words::workers(workers));
-                self.end_scaling(api::Outcome::Done, said, reach.wall);
-            }
+            Note::Scaled { workers } => self.scaled(workers, reach.wall),
         }
     }
 
@@ -142,7 +138,11 @@ impl Shell {
         let said = format!(
             "slot {slot} was given up after {failures} failures: look at 'rollout logs', then deploy or restart"
         );
-        self.end_scaling(api::Outcome::NeedsPerson, said, wall);
+        self.end_scaling(|_| true, api::Outcome::NeedsPerson, &said, wall);
+        if let Some(first) = self.machine.starting() {
+            // Nobody would come back to whoever waits for it: it has no old release to go back to.
+            self.finish(first, api::Outcome::NeedsPerson, said, wall);
+        }
     }
 
     fn paused(&mut self, rollout: RolloutId, cause: &Cause, wall: Wall) {
@@ -238,20 +238,35 @@ impl Shell {
         self.end_following(Following::Rollout(rollout), report, wall);
     }
 
-    fn end_scaling(&mut self, outcome: api::Outcome, said: String, wall: Wall) {
-        let scaling = self.followers.iter().find(|follower| follower.what == Following::Scaling);
-        let Some(since) = scaling.map(|follower| follower.since) else { return };
-        let report = Report {
-            rollout: None,
-            service: self.name.to_string(),
-            outcome,
-            release: self.live_release(),
-            said,
-            failure: None,
-            took_ms: millis(clock::now().since(since)),
-            exit: words::exit(outcome),
-        };
-        self.end_following(Following::Scaling, report, wall);
+    fn scaled(&mut self, workers: u32, wall: Wall) {
+        info!(service = %self.name, workers, "scaled");
+        let said = format!("{workers} {} ready", words::workers(workers));
+        self.end_scaling(|asked| asked == workers, api::Outcome::Done, &said, wall);
+        let said = format!("a newer request took its place: {said}");
+        self.end_scaling(|_| true, api::Outcome::Superseded, &said, wall);
+    }
+
+    /// Sends an end to whoever follows a change to such a number of slots.
+    pub(super) fn end_scaling(&mut self, whose: impl Fn(u32) -> bool, outcome: api::Outcome, said: &str, wall: Wall) {
+        let ended: Vec<(Following, Moment)> = self
+            .followers
+            .iter()
+            .filter(|follower| matches!(follower.what, Following::Scaling(asked) if whose(asked)))
+            .map(|follower| (follower.what, follower.since))
+            .collect();
+        for (what, since) in ended {
+            let report = Report {
+                rollout: None,
+                service: self.name.to_string(),
+                outcome,
+                release: self.live_release(),
+                said: said.to_owned(),
+                failure: None,
+                took_ms: millis(clock::now().since(since)),
+                exit: words::exit(outcome),
+            };
+            self.end_following(what, report, wall);
+        }
     }
 
     fn end_following(&mut self, what: Following, report: Report, wall: Wall) {
@@ -290,7 +305,7 @@ impl Shell {
         let begun: BTreeSet<RolloutId> =
             self.followers.iter().filter_map(|follower| self.begun(follower.what)).collect();
         self.send(step(progress, wall), |what| match what {
-            Following::Scaling => true,
+            Following::Scaling(_) => true,
             Following::Rollout(rollout) => begun.contains(&rollout),
         });
     }
@@ -298,7 +313,7 @@ impl Shell {
     fn begun(&self, what: Following) -> Option<RolloutId> {
         match what {
             Following::Rollout(rollout) => self.book.plans.get(&rollout)?.began.map(|_| rollout),
-            Following::Scaling => None,
+            Following::Scaling(_) => None,
         }
     }
 
