@@ -7,7 +7,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rollout::wire::api::{History, Outcome, Progress, Report, Step};
+use rollout::wire::api::{History, Outcome, Report};
 use support::{Rig, control, facts, tree};
 use tempfile::TempDir;
 
@@ -69,8 +69,8 @@ fn history(rig: &Rig, service: &str) -> Vec<(String, Outcome)> {
 
 fn report(stdout: &str) -> Report {
     let last = stdout.lines().last().expect("a report");
-    let step: Step = serde_json::from_str(last).expect("a step");
-    let Progress::Ended(report) = step.progress else { panic!("{step:?}") };
+    let step: rollout::wire::api::Step = serde_json::from_str(last).expect("a step");
+    let rollout::wire::api::Progress::Ended(report) = step.progress else { panic!("{last}") };
     report
 }
 

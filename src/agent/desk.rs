@@ -5,11 +5,9 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::applied;
@@ -31,6 +29,7 @@ use crate::config::settings::{Service, Settings};
 use crate::keeper::protocol::Inventory;
 use crate::machine::event::Event;
 use crate::sys::clock;
+use crate::sys::timer::Timer;
 use crate::units::{Moment, ServiceName, Signal, WorkerId};
 use crate::wire::api::{Done, Refusal, Status};
 
@@ -213,26 +212,26 @@ impl Agent {
     }
 
     /// Until everything is over.
-    pub(super) async fn work(&mut self, mut asked: mpsc::Receiver<Request>) {
+    pub(super) async fn work(&mut self, mut asked: mpsc::Receiver<Request>, mut timer: Timer) {
         loop {
             let is_over = self.is_over();
             self.publish();
             if is_over {
                 return self.end();
             }
-            let arrival = self.wait(&mut asked).await;
+            let arrival = self.wait(&mut asked, &mut timer).await;
             self.take(arrival);
             while self.channels.tasks.try_join_next().is_some() {}
         }
     }
 
-    async fn wait(&mut self, asked: &mut mpsc::Receiver<Request>) -> Arrival {
+    async fn wait(&mut self, asked: &mut mpsc::Receiver<Request>, timer: &mut Timer) -> Arrival {
         let due = self.next_deadline();
         tokio::select! {
             biased;
             event = self.link.next_event() => Arrival::Keeper(event),
             // Before the rest: whoever talks without a pause must not put off what is due.
-            () = until(due), if due.is_some() => Arrival::Time,
+            () = until(timer, due), if due.is_some() => Arrival::Time,
             Some(request) = asked.recv() => Arrival::Request(request),
             Some(happening) = self.channels.happenings.recv() => Arrival::Happening(happening),
             Some((service, worker, finding)) = self.channels.findings.recv() => Arrival::Finding(service, worker, finding),
@@ -486,10 +485,15 @@ enum Deed {
     NewContent(crate::units::Digest),
 }
 
-async fn until(moment: Option<Moment>) {
-    let wait = moment.map_or(Duration::MAX, clock::until);
-    // A timer has its own idea of now, and is late by up to a millisecond.
-    if !wait.is_zero() {
-        sleep(wait).await;
+async fn until(timer: &mut Timer, moment: Option<Moment>) {
+    let Some(moment) = moment else { return std::future::pending().await };
+    // What is due already must not wait for the runtime to hear of it: somebody else is always heard first then.
+    if clock::until(moment).is_zero() {
+        return;
+    }
+    if let Err(error) = timer.until(moment).await {
+        // Never seen; a look too early is harmless, and one that never comes is not.
+        warn!(%error, "the timer does not work");
+        tokio::time::sleep(clock::until(moment)).await;
     }
 }

@@ -209,12 +209,12 @@ impl Shell {
         let gauges = self.lanes.routes(worker).into_iter().map(|route| route.gauge).collect();
         let stop_signal = self.stop_signal(worker);
         self.watch.vigils.settle(&self.name, worker, hand.pid, stop_signal, gauges, reach.inbox);
-        self.watch.vigils.count(&self.name, worker, hand.pid, self.lanes.ports(), reach.inbox);
+        self.watch.vigils.count(&self.name, worker, hand.pid, self.lanes.ports().into(), reach.inbox);
     }
 
     fn await_empty(&mut self, worker: WorkerId, reach: &mut Reach<'_>) {
         if let Some(hand) = self.workers.get(&worker) {
-            self.watch.vigils.empty(&self.name, worker, hand.pid, self.lanes.ports(), reach.inbox);
+            self.watch.vigils.empty(&self.name, worker, hand.pid, self.lanes.ports().into(), reach.inbox);
         }
     }
 
