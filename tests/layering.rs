@@ -266,7 +266,7 @@ mod on_made_up_sources {
         for (file, text) in [
             ("machine/slot.rs", "use crate::agent::clock;"),
             ("machine/slot.rs", "use crate::{units::Slot, config::{settings, raw}};"),
-            ("wire/api.rs", "fn f() -> crate::release::Store { todo!() }"),
+            ("wire/api.rs", "fn f() -> crate::release::Store { loop {} }"),
             ("cli/status.rs", "use crate::agent::Agent;"),
             ("keeper/mod.rs", "use super::agent::Agent;"),
             ("sys/net/tcp.rs", "use super::super::super::wire::api;"),
