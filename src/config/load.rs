@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::check::{self, Surroundings};
 use super::problem::{At, ConfigError, Place, Problem, Problems};
-use super::raw::{self, Root};
+use super::raw::Root;
 use super::read::Read;
 use super::settings::Settings;
 use super::tree::{Node, Shape};
+use super::yaml;
 
 /// A hundred times more than a configuration with a hundred services; the parser need not be shown more.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -49,7 +50,7 @@ fn not_text(error: &std::string::FromUtf8Error, file: String) -> Problem {
 /// Checks a text. `file_name` is for messages; relative paths begin at `dir`, which is absolute.
 pub fn parse(text: &str, file_name: &str, dir: &Path, cpus: u32) -> Result<Settings, Vec<Problem>> {
     let mut problems = Problems::new(file_name, text);
-    let tree = raw::tree(text, &mut problems);
+    let tree = yaml::tree(text, &mut problems);
     let settings = tree.and_then(|tree| settings(&tree, &Surroundings { dir, cpus }, &mut problems));
     problems.unless_any(settings)
 }

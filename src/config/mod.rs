@@ -1,7 +1,7 @@
 //! Floor 2: YAML text → raw → checked [`settings::Settings`].
 //!
 //! ```text
-//! text ─raw::tree→ tree::Node ─read→ raw::Root ─check→ settings::Settings
+//! text ─yaml::tree→ tree::Node ─read→ raw::Root ─check→ settings::Settings
 //!                      ↑                 └ every step adds to problem::Problems; any problem means no settings
 //!                  flags::from_flags
 //! ```
@@ -19,6 +19,7 @@ pub mod sample;
 pub mod schema;
 pub mod settings;
 mod tree;
+mod yaml;
 
 pub use load::{find, load, parse};
 pub use problem::{ConfigError, Problem};
