@@ -8,22 +8,21 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::applied;
 use super::archive::refusal;
 use super::book::Trigger;
 use super::clock::Wall;
-use super::happening::{Happening, INBOX_BOUND, Order, Reread, Wish};
+use super::happening::{Happening, INBOX_BOUND, Order};
 use super::keeper_link::{KeeperEvent, KeeperLink};
-use super::left_over;
 use super::names;
 use super::output::Mirror;
 use super::prober::Finding;
-use super::request::{Answer, Request, Roll};
+use super::request::{Answer, Request};
 use super::run::{ByName, FINDINGS_BOUND};
 use super::service_manager::{ReloadWork, ServiceManager};
-use super::shell::{Opening, Reach, Shell, in_words, reply};
+use super::shell::{Opening, Reach, Shell, reply};
 use super::start::Source;
 use crate::config::settings::{Service, Settings};
 use crate::keeper::protocol::Inventory;
@@ -297,69 +296,6 @@ impl Agent {
         }
     }
 
-    // ---- requests -----------------------------------------------------------------------------------------------
-
-    fn asked(&mut self, request: Request) {
-        match request {
-            Request::Roll { service, roll, who, answer } => match self.find(&service) {
-                Ok(name) => self.roll(&name, roll, who, answer),
-                Err(refused) => reply(Some(answer), Err(refused)),
-            },
-            Request::Steer { service, steer, answer } => match self.find(&service) {
-                Ok(name) => {
-                    if let Some(shell) = self.shells.get_mut(&name) {
-                        shell.steer(steer, answer, reach!(self));
-                    }
-                }
-                Err(refused) => reply(Some(answer), Err(refused)),
-            },
-            Request::History { service, answer } => {
-                let history = self.find(&service).and_then(|name| self.shells[&name].history());
-                reply(Some(answer), history);
-            }
-            Request::Logs { service, lines, slot, answer } => match self.find(&service) {
-                Ok(name) => self.shells[&name].logs(lines, slot, answer, reach!(self)),
-                Err(refused) => reply(Some(answer), Err(refused)),
-            },
-            Request::Stop { answer } => self.stop(Some(answer)),
-        }
-    }
-
-    fn find(&self, service: &str) -> Result<ServiceName, Refusal> {
-        let known = self.shells.keys().find(|name| name.as_str() == service);
-        known
-            .cloned()
-            .ok_or_else(|| refusal(1, format!("service {service:?} does not exist: this agent runs {}", self.names())))
-    }
-
-    fn roll(
-        &mut self,
-        name: &ServiceName,
-        roll: Roll,
-        who: super::request::Peer,
-        answer: Answer<mpsc::Receiver<crate::wire::api::Step>>,
-    ) {
-        if matches!(self.life, Life::Stopping { .. }) {
-            return reply(Some(answer), Err(refusal(5, "the agent is stopping".to_owned())));
-        }
-        let Some(shell) = self.shells.get_mut(name) else { return };
-        match roll {
-            Roll::Deploy(deploy) => {
-                let note = deploy.note.clone();
-                let mut order = shell.order(Trigger::Deploy, Wish::File(deploy));
-                (order.who, order.note, order.answer) = (Some(in_words(who)), note, Some(answer));
-                shell.prepare(order, reach!(self));
-            }
-            Roll::Restart(restart) => {
-                let mut order = shell.order(Trigger::Restart, Wish::Configured);
-                (order.who, order.note, order.answer) = (Some(in_words(who)), restart.note, Some(answer));
-                self.reread(Reread::Restart(Box::new(order)));
-            }
-            Roll::Rollback(rollback) => shell.rollback(&rollback, who, answer, reach!(self)),
-            Roll::Scale(scale) => shell.scale(scale.workers, answer, reach!(self)),
-        }
-    }
-
     // ---- happenings ---------------------------------------------------------------------------------------------
 
     fn happened(&mut self, happening: Happening) {
@@ -407,53 +343,7 @@ impl Agent {
         }
     }
 
-    // ---- the end ------------------------------------------------------------------------------------------------
-
-    fn stop(&mut self, answer: Option<Answer<Done>>) {
-        if let Life::Going { .. } = self.life {
-            self.life = Life::Stopping { waiting: Vec::new() };
-            left_over::hold_stopping(&mut self.link);
-            self.manager.stopping(&mut self.link);
-            self.watchers.values().for_each(AbortHandle::abort);
-            self.to_come.clear();
-            for shell in self.shells.values_mut() {
-                shell.stop(reach!(self));
-            }
-        }
-        if let Life::Stopping { waiting } = &mut self.life {
-            waiting.extend(answer);
-        }
-    }
-
-    /// Drops services that are over. Whether the agent is over, too.
-    fn is_over(&mut self) -> bool {
-        let over: Vec<ServiceName> =
-            self.shells.iter().filter(|(_, shell)| shell.is_over()).map(|(name, _)| name.clone()).collect();
-        if !over.is_empty() && !self.to_come.is_empty() {
-            self.say_freed();
-        }
-        for name in over {
-            if let Some(shell) = self.shells.remove(&name) {
-                info!(service = %name, "stopped");
-                shell.close(reach!(self));
-            }
-            if let Some(watcher) = self.watchers.remove(&name) {
-                watcher.abort();
-            }
-        }
-        matches!(self.life, Life::Stopping { .. }) && self.shells.is_empty()
-    }
-
-    fn end(&mut self) {
-        if let Life::Stopping { waiting } = &mut self.life {
-            for answer in waiting.drain(..) {
-                reply(Some(answer), Ok(Done { said: "everything is stopped".to_owned() }));
-            }
-        }
-        if let Err(error) = self.link.done(0) {
-            debug!(%error, "the keeper does not hear that everything is stopped");
-        }
-    }
+    // ---- the view ------------------------------------------------------------------------------------------------
 
     /// A reload is done when its configuration was read and every rollout that it began has ended.
     fn reload_work(&self, status: &Status) -> ReloadWork {

@@ -2,10 +2,12 @@
 
 mod applied;
 mod archive;
+mod asked;
 mod book;
 mod clock;
 pub mod control;
 mod desk;
+mod ending;
 mod happening;
 mod inherited;
 pub mod keeper_link;
