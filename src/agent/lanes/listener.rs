@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use super::group::{Group, WAITING_ROOM};
 use super::names;
 use super::report::{LanesError, Made};
+use super::shared::Shared;
 use crate::config::settings::{Address, Listen, Mode};
 use crate::sys::fd::duplicate;
 use crate::sys::listener::{self, Access, Family, ListenerError, Place, Sharing};
@@ -20,15 +21,6 @@ pub(super) enum Listener {
     Steered(Group),
     /// One socket for all workers.
     Shared(Shared),
-}
-
-/// One socket for all workers.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub name: String,
-    pub backlog: u32,
-    pub place: Place,
-    pub socket: OwnedFd,
 }
 
 /// Where sockets come from before they are made.

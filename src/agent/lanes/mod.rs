@@ -3,7 +3,8 @@
 //! - `group`: one steered listener: its `SO_REUSEPORT` group, one lane per place.
 //! - `repair`: what programs do to lanes, undone, with every lane back in its place.
 //! - `listener`: from a `listen:` entry to sockets: held by the keeper, inherited, or bound anew.
-//! - `table`: which worker has which lane, and its standing.
+//! - `shared`: one socket for all workers.
+//! - `table`: which worker has which lane, and its standing (`tenant`: the rows).
 //! - `open`: first start, recovery, change of configuration.
 //! - `look`: accept queues: feedback, hung workers, damage.
 //! - `watch`: lanes without a worker: what arrives there is relayed.
@@ -23,7 +24,9 @@ mod names;
 mod open;
 mod repair;
 mod report;
+mod shared;
 mod table;
+mod tenant;
 mod watch;
 
 pub use look::Look;

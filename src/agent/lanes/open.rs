@@ -11,7 +11,8 @@ use super::listener::{Listener, Sources};
 use super::names;
 use super::repair::RESERVE;
 use super::report::{LanesError, Made};
-use super::table::{Entry, Lanes, Occupant, Tenure};
+use super::table::Lanes;
+use super::tenant::{Entry, Occupant, Tenure};
 use super::watch::Tasks;
 use crate::config::settings::{Listen, Mode};
 use crate::sys::listener;
@@ -184,19 +185,5 @@ impl super::group::Group {
         self.backlog = backlog;
         let set = self.lanes.iter().try_for_each(|lane| listener::listen(&**lane, backlog));
         set.map_err(|error| self.kernel("set the backlog", error))
-    }
-}
-
-impl super::listener::Shared {
-    fn set_backlog(&mut self, backlog: u32) -> Result<(), LanesError> {
-        if self.backlog == backlog {
-            return Ok(());
-        }
-        self.backlog = backlog;
-        listener::listen(&self.socket, backlog).map_err(|source| LanesError::Kernel {
-            step: "set the backlog",
-            listener: self.name.clone(),
-            source,
-        })
     }
 }

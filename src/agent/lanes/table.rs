@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use super::group::WAITING_ROOM;
-use super::listener::{Listener, Shared, add_made};
+use super::listener::{Listener, add_made};
 use super::repair::RESERVE;
 use super::report::{Assigned, Damage, LanesError, Made, Standing, What};
+use super::tenant::{Entry, Occupant, Tenant, Tenure};
 use super::watch::{Take, Tasks};
 use crate::agent::route::Route;
-use crate::sys::fd::duplicate;
-use crate::sys::listener::{self, Place};
+use crate::sys::listener;
 use crate::sys::steer::MAX_ADMITTED;
-use crate::units::{LaneIndex, Moment, ServiceName, WorkerId};
+use crate::units::{LaneIndex, ServiceName, WorkerId};
 
 /// The sockets of one service.
 #[derive(Debug)]
@@ -26,50 +26,6 @@ pub struct Lanes {
     pub(super) tasks: Tasks,
     pub(super) damage: Vec<Damage>,
     pub(super) dropped: Vec<String>,
-}
-
-/// A listener and whether new workers get it.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub listener: Listener,
-    pub tenure: Tenure,
-}
-
-/// Whether new workers get a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tenure {
-    /// They do.
-    Configured,
-    /// It goes when the last worker that has it goes.
-    Retired,
-}
-
-/// Who has a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Occupant {
-    /// Perhaps a worker that this agent has not heard of yet.
-    Unclaimed,
-    /// Nobody, after this one.
-    Vacant(Option<WorkerId>),
-    /// A worker.
-    Worker(WorkerId),
-}
-
-/// A worker's side of it.
-#[derive(Debug)]
-pub(super) struct Tenant {
-    pub lane: Option<LaneIndex>,
-    pub standing: Standing,
-    /// What it was given: a listener that was added later is not among them.
-    pub listeners: Vec<String>,
-    /// Since when something waits in its lane without interruption.
-    pub waiting_since: Option<Moment>,
-}
-
-impl Tenant {
-    pub(super) fn has(&self, listener: &str) -> bool {
-        self.listeners.iter().any(|name| name == listener)
-    }
 }
 
 impl Lanes {
@@ -418,26 +374,5 @@ impl Lanes {
             entry.listener.remove_file();
             self.dropped.extend(entry.listener.keeper_names(&self.service));
         }
-    }
-}
-
-impl Shared {
-    fn duplicate(&self) -> Result<OwnedFd, LanesError> {
-        let duplicated = duplicate(&self.socket);
-        duplicated.map_err(|source| self.kernel("duplicate the socket", source))
-    }
-
-    fn reopen(&self) -> Result<Vec<listener::Damage>, LanesError> {
-        match self.place {
-            Place::Tcp(_) => {
-                listener::reopen(&self.socket, self.backlog).map_err(|source| self.kernel("repair the socket", source))
-            }
-            // A Unix socket cannot be shut down for others in a way that listen(2) would undo.
-            Place::Unix(_) | Place::Abstract(_) => Ok(vec![]),
-        }
-    }
-
-    fn kernel(&self, step: &'static str, source: std::io::Error) -> LanesError {
-        LanesError::Kernel { step, listener: self.name.clone(), source }
     }
 }
