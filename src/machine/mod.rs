@@ -46,6 +46,7 @@ mod picture;
 mod place;
 mod rolling;
 pub mod service;
+mod taken;
 mod time;
 pub mod verdict;
 pub mod view;

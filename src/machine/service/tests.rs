@@ -1,10 +1,12 @@
 //! Stories: what the machine says, event by event.
 
+use std::time::Duration;
+
 use super::*;
-use crate::machine::event::{Cause, OnStop};
+use crate::machine::event::{Cause, OnStop, Outcome, Symptom};
 use crate::machine::limits::{GiveUp, OnFailure};
 use crate::machine::view::{ServiceState, WorkerState};
-use crate::units::{Digest, Signal};
+use crate::units::{Digest, Exit, Signal};
 
 /// A service and the moment it is at.
 struct Story {
