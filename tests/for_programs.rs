@@ -1,10 +1,10 @@
-//! What other programs rely on: the names in `status --json`, SIGUSR1 for whoever rotates files, and where the agent puts
-//! its socket and its state when nobody says.
+//! What other programs rely on: the names in `status --json`, what a worker is told in its environment, SIGUSR1 for
+//! whoever rotates files, and where the agent puts its socket and its state when nobody says.
 
 #[expect(dead_code, reason = "no test uses the whole rig")]
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -69,6 +69,35 @@ fn status_as_json_keeps_its_names() {
     assert_eq!(names(rollout), ["id", "phase", "from", "to", "done", "slots", "since"].into(), "{rollout}");
     assert_eq!((&rollout["phase"], &rollout["slots"]), (&"forward".into(), &2.into()));
     assert_eq!(rollout["from"], service["release"]);
+}
+
+#[test]
+fn a_worker_is_told_its_sockets_its_port_and_its_slot() {
+    let listen = "[{address: \"unix:./web.sock\", name: local}, {address: 127.0.0.1:0, name: http}]";
+    let config = CONFIG.replace("[127.0.0.1:0]", listen) + "    env: {GREETING: hello}\n";
+    let mut rig = Rig::start_in(home(), &config);
+    rig.wait_until_serving();
+    let service = rig.service("web");
+    let (port, release) = (rig.address("web", 1).port().to_string(), service.release.expect("a release").to_string());
+    for worker in service.workers {
+        let pid = worker.pid.expect("a process").to_string();
+        let environ = fs::read_to_string(format!("/proc/{pid}/environ")).expect("read its environment");
+        let told: BTreeMap<&str, &str> = environ.split('\0').filter_map(|pair| pair.split_once('=')).collect();
+        let slot = worker.slot.to_string();
+        for (name, value) in [
+            ("LISTEN_FDS", "2"),
+            ("LISTEN_FDNAMES", "local:http"),
+            ("LISTEN_PID", pid.as_str()),
+            ("PORT", port.as_str()),
+            ("ROLLOUT_SERVICE", "web"),
+            ("ROLLOUT_SLOT", slot.as_str()),
+            ("ROLLOUT_GENERATION", "1"),
+            ("ROLLOUT_RELEASE", release.as_str()),
+            ("GREETING", "hello"),
+        ] {
+            assert_eq!(told.get(name), Some(&value), "{name}: {told:#?}");
+        }
+    }
 }
 
 #[test]

@@ -79,6 +79,30 @@ fn of_three_deploys_at_once_the_newest_is_live() {
 }
 
 /// SIGKILL to each worker in turn: only what it had accepted is lost, and somebody takes its place at once.
+/// One service hangs in its rollout, which takes as long as it may; the other one's goes on beside it.
+#[test]
+fn services_do_not_wait_for_each_other() {
+    let look = r#"[sh, -c, "[ -n \"$ROLLOUT_PID\" ] && [ -n \"$ROLLOUT_PROBE_TO\" ]"]"#;
+    let other = format!(
+        "  other:\n    binary: ./web\n    workers: 2\n    listen: [127.0.0.1:0]\n    watch: off\n    \
+         readiness: {{exec: {look}}}\n    rollout: {{min_ready: 100ms}}\n"
+    );
+    let mut rig = web::serving(&(web::config("    readiness: {http: /healthz, timeout: 10m}\n") + &other));
+    let load = web::load(&rig);
+    let bad = web::faulty(&rig, "hangs", "hangs");
+    let _waits = rig.start_cli(&["deploy", "-s", "web", bad.to_str().expect("UTF-8")]);
+    let hangs = |rig: &Rig| rig.service("web").rollout.is_some_and(|rollout| rollout.done == 0);
+    rig.wait_until("the rollout of web is under way", hangs);
+    let good = web::polite(&rig, "v2");
+    for arguments in [&["deploy", "-s", "other", good.to_str().expect("UTF-8")][..], &["restart", "-s", "other"]] {
+        let result = rig.cli(arguments);
+        assert_eq!(result.code, Some(0), "{result:?}");
+        assert!(hangs(&rig), "{:#?}", rig.service("web"));
+    }
+    assert_eq!(rig.service("other").generation.map(|generation| generation.0), Some(3));
+    web::end_without_failure(load);
+}
+
 #[test]
 fn each_worker_may_be_killed_in_turn() {
     let mut rig = web::serving(&web::config(web::HEALTHZ));
