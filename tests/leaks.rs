@@ -9,30 +9,19 @@ mod support;
 mod web;
 
 use std::fs::{self, Permissions};
-use std::io::{Read, Write, stderr};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Write, stderr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rollout::sys::clock;
 use rollout::wire::api::LogLine;
 use support::facts::{self, Facts};
-use support::{GENEROUS, Rig, control, example};
+use support::{GENEROUS, Rig, control, example, once};
 use tempfile::TempDir;
 
 /// Says what was measured; shown with `--nocapture` and when a test fails.
 fn say(what: &str) {
     let _seen_or_not = writeln!(stderr(), "{what}");
-}
-
-/// The answer's body.
-fn ask(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("connect");
-    stream.set_read_timeout(Some(GENEROUS)).expect("set a timeout");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("write");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("read");
-    answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{path}: {answer:?}")).1.to_owned()
 }
 
 /// How many rollouts one run makes, and after how many everything that is made once is there.
@@ -124,7 +113,7 @@ fn a_worker_has_exactly_its_fds() {
     rig.kill_agent();
     assert_eq!(rig.cli(&["restart"]).code, Some(0));
     for index in [0, 1] {
-        let fds = ask(rig.address("web", index), "/fds");
+        let fds = once::get(rig.address("web", index), "/fds");
         let lines: Vec<_> = fds.lines().map(|line| line.split_once(' ').expect("number and target")).collect();
         let kinds: Vec<_> = lines.iter().map(|(fd, to)| (*fd, to.split(':').next().expect("a kind"))).collect();
         let expected =
@@ -176,7 +165,7 @@ fn a_flood_of_output_grows_nothing_and_drowns_nobody() {
     let (mut most, mut least, mut largest, mut last) = (0, u64::MAX, 0, 0);
     let mut numbers: Vec<u64> = Vec::new();
     loop {
-        let written: u64 = ask(address, "/flooded").trim().parse().expect("a number");
+        let written: u64 = once::get(address, "/flooded").trim().parse().expect("a number");
         let own = facts::of(agent).heap_kib;
         (most, least) = (most.max(own), least.min(own));
         largest = largest.max(size(&logs));

@@ -9,15 +9,14 @@ mod support;
 mod web;
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use load::Load;
 use load::mix::Mix;
 use load::report::Class;
 use support::sampler::ReadySampler;
-use support::{GENEROUS, Rig, example, tree};
+use support::{GENEROUS, Rig, example, once, tree};
 
 /// Four workers with a fault that is triggered by a request.
 fn serving(fault: &str, more: &str) -> Rig {
@@ -31,13 +30,8 @@ fn serving(fault: &str, more: &str) -> Rig {
 
 /// Asks whichever worker gets the request; `version slot pid worker`.
 fn ask(address: SocketAddr, path: &str) -> (u32, i32) {
-    let mut stream = TcpStream::connect(address).expect("connect");
-    stream.set_read_timeout(Some(GENEROUS)).expect("set a timeout");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("write");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("read");
-    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{path}: {answer:?}");
-    let words: Vec<_> = answer.lines().last().expect("a body").split(' ').collect();
+    let body = once::get(address, path);
+    let words: Vec<_> = body.lines().last().expect("a body").split(' ').collect();
     (words[1].parse().expect("a slot"), words[2].parse().expect("a pid"))
 }
 

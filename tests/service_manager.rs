@@ -11,8 +11,7 @@ mod support;
 mod web;
 
 use std::fs::{self, Permissions};
-use std::io::{Read, Write, stderr};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Write, stderr};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -20,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rollout::sys::clock;
-use support::{GENEROUS, Rig, example};
+use support::{GENEROUS, Rig, example, once};
 use tempfile::TempDir;
 
 const CONFIG: &str = "\
@@ -99,7 +98,7 @@ fn a_service_manager_hears_each_step_of_the_keepers_life_and_workers_hear_nothin
     ear.wait_for("its third", second, says("WATCHDOG=1"));
     let status = rig.wait_until_serving();
 
-    let env = get(rig.address("web", 0), "/env");
+    let env = once::get(rig.address("web", 0), "/env");
     let pids: Vec<String> =
         status.services[0].workers.iter().filter_map(|it| it.pid).map(|pid| pid.to_string()).collect();
     for name in ["NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=", "MAINPID=", "ROLLOUT_WATCHDOG", "ROLLOUT_OPEN"] {
@@ -169,8 +168,9 @@ fn a_socket_that_was_passed_in_is_served_without_a_gap() {
         rig.wait_until_serving();
         let port = fs::read_to_string(rig.home().join("port")).expect("the starter wrote the port");
         assert_eq!(rig.address("web", 0).port().to_string(), port, "REUSEPORT={reuse_port}");
-        let env = get(rig.address("web", 0), "/env");
-        assert!(env.contains("LISTEN_FDS=1\n") && env.contains("LISTEN_FDNAMES=http\n"), "{env}");
+        let env = once::get(rig.address("web", 0), "/env");
+        let has = |line: &str| env.lines().any(|it| it == line);
+        assert!(has("LISTEN_FDS=1") && has("LISTEN_FDNAMES=http"), "{env}");
         let load = web::load(&rig);
         let v2 = web::faulty(&rig, "v2", "none");
         let deployed = rig.deploy(&v2);
@@ -209,16 +209,4 @@ fn has_python() -> bool {
         let _shown = writeln!(stderr(), "skipped: python3 is not installed");
     }
     there
-}
-
-/// The body of `GET path`.
-fn get(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("connect");
-    stream.set_read_timeout(Some(GENEROUS)).expect("set a timeout");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("ask");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
-    format!("{body}\n")
 }

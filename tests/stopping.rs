@@ -9,8 +9,7 @@ mod support;
 mod web;
 
 use std::fs::{self, Permissions};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -18,7 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rollout::sys::clock;
-use support::{GENEROUS, Rig, example, facts, tree};
+use support::{Rig, example, facts, once, tree};
 
 /// Two polite workers with every kind of socket; one that ignores SIGTERM; one whose child left its session.
 fn start(name: &str) -> Rig {
@@ -61,19 +60,9 @@ fn is_bound(name: &str) -> bool {
     fs::read_to_string("/proc/net/unix").expect("read").lines().any(|line| line.ends_with(&format!("@{name}")))
 }
 
-/// The answer to one request, on a connection of its own.
-fn ask(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("connect");
-    stream.set_read_timeout(Some(GENEROUS)).expect("set a timeout");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("write");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("read");
-    answer
-}
-
 /// Requests that are under way: each is told to take a second and a half.
 fn slow_requests(address: SocketAddr) -> Vec<JoinHandle<String>> {
-    (0..6).map(|_| thread::spawn(move || ask(address, "/slow?ms=1500"))).collect()
+    (0..6).map(|_| thread::spawn(move || once::answer(address, "/slow?ms=1500"))).collect()
 }
 
 /// A rig in its middle: requests under way, everything bound.
@@ -81,7 +70,7 @@ fn in_the_middle(name: &str) -> (Rig, Vec<JoinHandle<String>>) {
     let mut rig = start(name);
     let web = rig.address("web", 0);
     let grandchild: i32 =
-        ask(rig.address("parent", 0), "/children").lines().last().expect("a line").parse().expect("pid");
+        once::answer(rig.address("parent", 0), "/children").lines().last().expect("a line").parse().expect("pid");
     assert!(rig.processes().contains(&grandchild));
     let asked = slow_requests(web);
     let pids = rig.pids("web", "ready");

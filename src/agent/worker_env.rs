@@ -76,20 +76,11 @@ pub(crate) fn environment(
     env.into_iter().collect()
 }
 
-/// The environment of `exec` checks: the worker's own, and which worker is meant.
-pub(crate) fn for_checks(
-    settings: &Service,
-    service: &ServiceName,
-    worker: WorkerId,
-    slot: Slot,
-    pid: i32,
-) -> Vec<(String, String)> {
+/// The environment of `exec` checks, but for what the prober adds: which worker is meant and how to reach it.
+pub(crate) fn for_checks(settings: &Service, service: &ServiceName) -> Vec<(String, String)> {
     let mut env = inherited();
     env.extend(settings.env.clone());
     env.insert("ROLLOUT_SERVICE".to_owned(), service.to_string());
-    env.insert("ROLLOUT_SLOT".to_owned(), slot.to_string());
-    env.insert("ROLLOUT_WORKER".to_owned(), worker.to_string());
-    env.insert("ROLLOUT_PID".to_owned(), pid.to_string());
     env.into_iter().collect()
 }
 

@@ -24,6 +24,7 @@ use tempfile::TempDir;
 pub(crate) mod control;
 pub(crate) mod example;
 pub(crate) mod facts;
+pub(crate) mod once;
 pub(crate) mod sampler;
 pub(crate) mod tree;
 

@@ -167,7 +167,7 @@ impl Shell {
             stage,
             notify: hand.notify.take(),
             routes: self.lanes.routes(worker),
-            env: worker_env::for_checks(&plan.settings, &self.name, worker, post.slot, hand.pid),
+            env: worker_env::for_checks(&plan.settings, &self.name),
             cwd: plan.settings.cwd.clone(),
         };
         let (health, min_ready) = (&plan.settings.health, plan.settings.limits.min_ready);
