@@ -8,8 +8,9 @@ use sha2::{Digest as _, Sha256};
 use super::source::{Source, SourceError};
 use crate::units::Digest;
 
-/// Bytes per read: large enough that system calls do not count, small enough to stay in the processor's cache.
-const CHUNK: usize = 1024 * 1024;
+/// Bytes per read: large enough that system calls do not count, small enough to stay in the processor's cache, and small
+/// because the allocator keeps a buffer for every thread that ever hashed something.
+const CHUNK: usize = 128 * 1024;
 
 /// The digest of a program file, by the same rules by which the store takes one.
 ///
