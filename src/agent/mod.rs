@@ -6,6 +6,7 @@ mod book;
 mod clock;
 pub mod control;
 mod desk;
+mod handover;
 mod happening;
 mod inherited;
 pub mod keeper_link;

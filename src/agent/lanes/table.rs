@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use super::group::WAITING_ROOM;
 use super::listener::{Listener, Shared, add_made};
+use super::names;
 use super::repair::RESERVE;
 use super::report::{Assigned, Damage, LanesError, Made, Standing, What};
 use super::watch::{Take, Tasks};
@@ -89,6 +90,18 @@ impl Lanes {
     #[must_use]
     pub fn ports(&self) -> Vec<u16> {
         self.entries.iter().filter_map(|entry| entry.listener.port()).collect()
+    }
+
+    /// Under which name the keeper holds what this worker has of a listener.
+    #[must_use]
+    pub fn keeper_name(&self, worker: WorkerId, listener: &str) -> Option<String> {
+        let tenant = self.tenants.get(&worker).filter(|tenant| tenant.has(listener))?;
+        let entry = self.entries.iter().find(|entry| entry.listener.name() == listener)?;
+        match (&entry.listener, tenant.lane) {
+            (Listener::Steered(_), Some(lane)) => Some(names::lane(&self.service, listener, lane)),
+            (Listener::Steered(_), None) => None,
+            (Listener::Shared(_), _) => Some(names::shared(&self.service, listener)),
+        }
     }
 
     pub(super) fn configured(&self) -> impl Iterator<Item = &Listener> {

@@ -9,6 +9,7 @@ use tracing::{debug, error, warn};
 use super::{Exec, Reach, Shell, Worker};
 use crate::agent::book::Post;
 use crate::agent::chain;
+use crate::agent::handover;
 use crate::agent::happening::Happening;
 use crate::agent::keeper_link::{open_files_at_start, prepare_spawn};
 use crate::agent::lanes::{Assigned, Damage, Lanes, LanesError, Made, What};
@@ -97,20 +98,23 @@ impl Shell {
             put(&self.name, reach, &names::notify(&self.name, worker), socket.as_fd());
         }
         let who = worker_env::Who { service: &self.name, worker, slot, target };
-        let env = worker_env::environment(&settings, &who, &assigned, self.lanes.port(), notify.as_ref());
+        let passed = handover::passed(settings.handover, &assigned);
+        let managed = handover::managed(&settings, &assigned, &self.lanes, worker);
+        let env = worker_env::environment(&settings, &who, passed, self.lanes.port(), notify.as_ref());
         let spec = Spec {
             command: worker_env::command(&settings.program, &self.files.archive, target.release),
             env,
             cwd: settings.cwd.clone(),
-            listen_fds: assigned.fds.len(),
+            listen_fds: passed.len(),
             open_files: open_files_at_start(),
+            filter: handover::filter(settings.handover, &managed),
         };
-        let fds: Vec<_> = assigned.fds.iter().map(|(_, fd)| fd.as_fd()).collect();
+        let fds: Vec<_> = passed.iter().map(|(_, fd)| fd.as_fd()).collect();
         let (stdin, answer) =
             prepare_spawn(&spec, output.as_fd(), &fds).map_err(|error| said("prepare its start", &error))?;
         let spawned = reach
             .link
-            .spawn(&names::child(&self.name, worker), stdin)
+            .spawn(&names::child(&self.name, worker), stdin, managed)
             .map_err(|error| said("start its process", &error))?;
         let exec = Exec::Pending { exit: None };
         let (pid, pidfd) = (spawned.pid, spawned.pidfd);
