@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """A server that binds its port itself, and does odd things with sockets when it is asked to: GET /NAME answers "ok" or what
 was not as it should be."""
 

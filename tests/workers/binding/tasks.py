@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """asyncio.start_server, which binds its port itself."""
 
 import asyncio

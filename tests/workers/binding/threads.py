@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """The standard library's http.server, which binds its port itself, and does not catch SIGTERM."""
 
 import os
