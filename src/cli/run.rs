@@ -116,6 +116,8 @@ impl RunFlags {
             let cwd = cwd.map(|cwd| cwd.to_string_lossy().into_owned());
             Source::Flags(Flags { name, listen, workers, readiness, env, cwd, command })
         };
+        // Workers start in a directory of their own, and their programs are found below this one.
+        let state_dir = state_dir.map(|path| std::path::absolute(&path).unwrap_or(path));
         Start { source, socket, state_dir }
     }
 }
