@@ -156,3 +156,59 @@ fn an_ordinary_user_s_workers_are_answered_and_have_privileged_ports() {
     assert_eq!((report.failures(), report.ok()), (0, report.sent()), "{report}");
     assert!(rig.stop().success());
 }
+
+/// Says that it is ready and binds another port than the one that it should.
+const ELSEWHERE: &str = "#!/bin/sh\nexec sleep 1000\n";
+
+#[test]
+fn a_worker_that_is_ready_without_its_socket_is_refused_and_the_reason_is_said() {
+    let home = TempDir::new().expect("a temporary directory");
+    put_in_place(ELSEWHERE, &home.path().join("web"));
+    let lines = ["workers: 1", LISTEN, "readiness: {alive_for: 100ms}", BRIEF, "handover: intercept"];
+    let mut rig = Rig::start_in(home, &config(&lines));
+    rig.wait_until("it is said what is missing", |rig| {
+        let log = rig.log();
+        log.contains("it is ready, but it has not bound 127.0.0.1:") && log.contains("write that as `as:`")
+    });
+    assert!(rig.pids("web", "ready").is_empty());
+}
+
+const BUSY: &str = "answers system calls already, and there can be only one";
+
+/// A keeper in the worker of another: there can be one answerer only in a chain of processes.
+#[test]
+fn where_somebody_else_answers_already_it_is_said_and_auto_goes_on_without() {
+    let home = TempDir::new().expect("a temporary directory");
+    for (name, handover) in [("strict", "intercept"), ("lenient", "auto")] {
+        let folder = home.path().join(name);
+        fs::create_dir(&folder).expect("make a folder");
+        deploy::support::example::release(
+            &deploy::support::example::built("worker"),
+            &folder.join("web"),
+            &[("VERSION", "v1")],
+        );
+        let handover = format!("handover: {handover}");
+        fs::write(folder.join("rollout.yaml"), config(&["workers: 2", LISTEN, "readiness: notify", BRIEF, &handover]))
+            .expect("write");
+    }
+    let service = |name: &str| {
+        format!(
+            "  {name}:\n    command: [{}, run, -c, {name}/rollout.yaml, --socket, {name}.sock, --state-dir, {name}/state]\n    \
+             workers: 1\n    listen: ['unix:{name}.public']\n    handover: auto\n    readiness: {{alive_for: 100ms}}\n",
+            env!("CARGO_BIN_EXE_rollout")
+        )
+    };
+    let outer = format!("services:\n{}{}", service("strict"), service("lenient"));
+    let mut rig = Rig::start_in(home, &outer);
+    let said = |rig: &Rig, service: &str, what: &str| {
+        let logs = rig.cli(&["logs", "-s", service]);
+        logs.stdout.lines().filter(|line| line.contains(what)).count()
+    };
+    rig.wait_until("the strict one says why it cannot start its workers", |rig| said(rig, "strict", BUSY) > 0);
+    rig.wait_until("the lenient one serves", |rig| {
+        let status = deploy::support::control::get(&rig.home().join("lenient.sock"), "/v1/status");
+        status.is_ok_and(|status| status.body.contains("\"serving\""))
+    });
+    assert_eq!(said(&rig, "lenient", BUSY), 1, "once, and not for each worker");
+    assert!(rig.stop().success());
+}

@@ -45,6 +45,15 @@ pub(crate) fn filter(handover: Handover, managed: &[Managed]) -> Filter {
     }
 }
 
+/// What is wrong with a worker that has none of the sockets for these addresses.
+pub(crate) fn missing(addresses: &[String]) -> String {
+    format!(
+        "it has not bound {} by bind(2): if it binds another port, write that as `as:`; if it uses io_uring for it, or is a \
+         setuid program, it cannot be helped so, and must take its sockets by `handover: listen_fds`",
+        addresses.join(" or ")
+    )
+}
+
 fn alias(listen: &Listen) -> Option<ManagedAt> {
     Some(match listen.alias.as_ref()? {
         Alias::Port(port) => ManagedAt::Port(*port),

@@ -10,6 +10,7 @@ use super::repair::RESERVE;
 use super::report::{Assigned, Damage, LanesError, Made, Standing, What};
 use super::watch::{Take, Tasks};
 use crate::agent::route::Route;
+use crate::sys::connections::is_held;
 use crate::sys::fd::duplicate;
 use crate::sys::listener::{self, Place};
 use crate::sys::steer::MAX_ADMITTED;
@@ -102,6 +103,24 @@ impl Lanes {
             (Listener::Steered(_), None) => None,
             (Listener::Shared(_), _) => Some(names::shared(&self.service, listener)),
         }
+    }
+
+    /// The addresses of those listeners of a worker of which none of these processes holds the worker's socket. One that
+    /// cannot be looked at counts as held.
+    #[must_use]
+    pub fn not_held(&self, worker: WorkerId, pids: &[i32]) -> Vec<String> {
+        let Some(tenant) = self.tenants.get(&worker) else { return vec![] };
+        let is_missing = |listener: &&Listener| {
+            let held = match (listener, tenant.lane) {
+                (Listener::Steered(group), Some(lane)) => {
+                    group.lane(lane).is_none_or(|lane| is_held(&**lane, pids).unwrap_or(true))
+                }
+                (Listener::Steered(_), None) => true,
+                (Listener::Shared(shared), _) => is_held(&shared.socket, pids).unwrap_or(true),
+            };
+            tenant.has(listener.name()) && !held
+        };
+        self.configured().filter(is_missing).map(|listener| listener.place().to_string()).collect()
     }
 
     pub(super) fn configured(&self) -> impl Iterator<Item = &Listener> {

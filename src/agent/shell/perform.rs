@@ -16,7 +16,7 @@ use crate::agent::lanes::{Assigned, Damage, Lanes, LanesError, Made, What};
 use crate::agent::names;
 use crate::agent::prober::{Finding, Stage, Subject};
 use crate::agent::worker_env;
-use crate::config::settings::Check;
+use crate::config::settings::{Check, Handover};
 use crate::keeper::spec::{NotExecuted, Spec};
 use crate::machine::event::{Action, Event, Symptom, Target};
 use crate::sys::notify_socket::NotifySocket;
@@ -186,11 +186,36 @@ impl Shell {
                     hand.not_yet = Some(why);
                 }
             }
-            Finding::Passed => self.step(Event::Passed(worker), reach),
+            Finding::Passed => self.passed(worker, reach),
             Finding::Sick(symptom) => self.step(Event::Sickened(worker, symptom), reach),
             Finding::Extended(by) => self.step(Event::Extended(worker, by), reach),
             Finding::Status(text) => tracing::info!(service = %self.name, %worker, status = text, "worker says"),
         }
+    }
+
+    /// Whoever is ready must serve: a worker that has bound in a way that nobody saw would leave its clients in the queue.
+    fn passed(&mut self, worker: WorkerId, reach: &mut Reach<'_>) {
+        let Some(missing) = self.not_bound(worker) else { return self.step(Event::Passed(worker), reach) };
+        if let Some(hand) = self.workers.get(&worker) {
+            kill(worker, hand);
+        }
+        self.step(Event::SpawnFailed(worker, Symptom::Unhealthy(format!("it is ready, but {missing}"))), reach);
+    }
+
+    /// What is to be said about a worker that must bind for itself and does not have what it should have by that.
+    pub(super) fn not_bound(&self, worker: WorkerId) -> Option<String> {
+        let plan = self.book.posts.get(&worker).and_then(|post| self.book.plans.get(&post.rollout))?;
+        if plan.settings.handover != Handover::Intercept {
+            return None;
+        }
+        let pid = self.workers.get(&worker)?.pid;
+        let mut missing = self.lanes.not_held(worker, &[pid]);
+        if !missing.is_empty() {
+            // Only now: it takes a search through /proc.
+            let pids: Vec<_> = [pid].into_iter().chain(tree::tree(pid)).collect();
+            missing = self.lanes.not_held(worker, &pids);
+        }
+        (!missing.is_empty()).then(|| handover::missing(&missing))
     }
 
     fn exclude(&mut self, worker: WorkerId, reach: &mut Reach<'_>) {
