@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rollout::config::flags::{Flags, from_flags};
-use rollout::config::settings::{Address, Check, Listen, Mode, Pace, Program, Service, Settings, Watch};
+use rollout::config::settings::{
+    Address, Alias, Check, Handover, Listen, Mode, Pace, Program, Service, Settings, Watch,
+};
 use rollout::config::{ConfigError, Problem, load, parse, problem, sample, schema};
 use rollout::machine::limits::{Backoff, GiveUp, Linger, OnFailure};
 use rollout::units::{ServiceName, Signal};
@@ -125,6 +127,17 @@ const WRONG: &[(&str, &str)] = &[
     ("binary: x, listen: [80], keep: 99999999999", "web.keep: expected a whole number"),
     ("binary: x, listen: [80], watch: perhaps", "web.watch: expected true, false or a map"),
     ("binary: x, listen: [80], handover: magic", "web.handover: expected listen_fds or intercept or auto"),
+    ("binary: x, listen: [{address: 80, as: 3000}]", "web.listen[0].as: says what the program itself binds"),
+    (
+        "binary: x, handover: auto, listen: [{address: 80, as: 0}]",
+        "web.listen[0].as: expected the port that the program",
+    ),
+    (
+        "binary: x, handover: auto, listen: [{address: 80, as: x}]",
+        "web.listen[0].as: expected the port that the program",
+    ),
+    ("binary: x, handover: auto, listen: [{address: 80, as: 'unix:/x'}]", "as: a path cannot stand for a TCP port"),
+    ("binary: x, handover: auto, listen: [{address: 'unix:/y', as: 80}]", "as: a port cannot stand for a Unix socket"),
     ("binary: x, listen: [80], [1]: 2", "a key must be a word, this is a list"),
     ("binary: x, binary: y, listen: [80]", "web.binary: given twice (first at line 1): remove one"),
     // What runs.
@@ -543,6 +556,20 @@ fn flagged(flags: &Flags) -> Result<(String, Service), String> {
         }
         Err(problems) => Err(problem::list(&problems)),
     }
+}
+
+#[test]
+fn what_a_program_binds_itself_can_be_another_port_or_path() {
+    let (_, plain) =
+        flagged(&Flags { handover: Some("intercept".to_owned()), ..flags(&["80"], &["x"]) }).expect("good");
+    assert_eq!((plain.handover, plain.listen[0].alias.clone()), (Handover::Intercept, None));
+    let unix = "{address: 'unix:/run/y', as: 'unix:y.sock'}";
+    let web = web(&format!("binary: x, handover: auto, listen: [{{address: 80, as: 3000}}, {unix}]"));
+    assert_eq!(web.handover, Handover::Auto);
+    assert_eq!(web.listen[0].alias, Some(Alias::Port(3000)));
+    assert!(matches!(&web.listen[1].alias, Some(Alias::Path(path)) if path.is_absolute() && path.ends_with("y.sock")));
+    let wrong = flagged(&Flags { handover: Some("magic".to_owned()), ..flags(&["80"], &["x"]) });
+    assert!(wrong.expect_err("no such way").contains("--handover"));
 }
 
 #[test]
