@@ -137,7 +137,10 @@ const WRONG: &[(&str, &str)] = &[
         "web.listen[0].as: expected the port that the program",
     ),
     ("binary: x, handover: auto, listen: [{address: 80, as: 'unix:/x'}]", "as: a path cannot stand for a TCP port"),
-    ("binary: x, handover: auto, listen: [{address: 'unix:/y', as: 80}]", "as: a port cannot stand for a Unix socket"),
+    (
+        "binary: x, handover: auto, readiness: notify, listen: [{address: 'unix:/y', as: 80}]",
+        "as: a port cannot stand for a Unix socket",
+    ),
     ("binary: x, listen: [80], [1]: 2", "a key must be a word, this is a list"),
     ("binary: x, binary: y, listen: [80]", "web.binary: given twice (first at line 1): remove one"),
     // What runs.
