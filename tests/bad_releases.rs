@@ -79,12 +79,18 @@ const NEVER_MET: [Bad; 4] = [
         why: "ended before it was ready: exit code 1",
         output: &["faulty: reading the configuration", "faulty: cannot open /nowhere/faulty.conf"],
     },
-    Bad { name: "hangs", fault: "hangs", slot: 1, why: "was not ready after 1s", output: &["listening on 127.0.0.1:"] },
+    Bad {
+        name: "hangs",
+        fault: "hangs",
+        slot: 1,
+        why: "was not ready after 1.5 s",
+        output: &["listening on 127.0.0.1:"],
+    },
     Bad {
         name: "unhealthy",
         fault: "unhealthy",
         slot: 1,
-        why: "was not ready after 1s",
+        why: "was not ready after 1.5 s",
         output: &["listening on 127.0.0.1:"],
     },
     Bad {

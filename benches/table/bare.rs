@@ -12,6 +12,7 @@ use rollout::units::Signal;
 use tokio::net::TcpSocket;
 
 use super::agent;
+use super::worker::Starts;
 use crate::support::GENEROUS;
 
 /// Makes fd 0 fd 3, as `LISTEN_FDS` wants it, in a session of its own: as the agent does, because a host may share its
@@ -85,4 +86,24 @@ pub(crate) fn trivial_start_and_end() -> (Duration, Duration) {
     child::signal(pidfd.as_fd(), Signal::TERM).expect("signal a worker");
     worker.wait().expect("wait for a worker");
     (start, clock::now().since(told))
+}
+
+/// From the death of a trivial worker to the `main` of the next one, under the simplest supervisor: wait, spawn.
+pub(crate) fn crash_to_main(starts: &Starts, home: &Path) -> Duration {
+    let spawn = || {
+        let mut command = Command::new(agent::this_program());
+        Starts::tell(command.arg("worker"), home);
+        command.spawn().expect("start a worker")
+    };
+    let mut worker = spawn();
+    starts.next(GENEROUS).expect("a start");
+    let pidfd = child::pidfd_open(i32::try_from(worker.id()).expect("a pid")).expect("a pidfd");
+    let killed = clock::now();
+    child::signal(pidfd.as_fd(), Signal::KILL).expect("kill a worker");
+    worker.wait().expect("wait for a worker");
+    let mut next = spawn();
+    let (_, began) = starts.next(GENEROUS).expect("a start");
+    next.kill().expect("kill a worker");
+    next.wait().expect("wait for a worker");
+    began.since(killed)
 }

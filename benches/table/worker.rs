@@ -4,7 +4,7 @@ use std::env;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use rollout::sys::clock;
@@ -42,6 +42,11 @@ impl Starts {
     /// The line of YAML that sends workers here.
     pub(crate) fn env(home: &Path) -> String {
         format!("    env: {{{VARIABLE}: '{}'}}\n", home.join("starts").display())
+    }
+
+    /// For a worker without an agent.
+    pub(crate) fn tell(command: &mut Command, home: &Path) {
+        command.env(VARIABLE, home.join("starts")).env("ROLLOUT_SLOT", "0");
     }
 
     /// Forgets what came until now.

@@ -155,3 +155,95 @@ fn find_program(program: &str, settings: &Service) -> Option<PathBuf> {
 pub(crate) fn refusal(exit: u8, error: String) -> Refusal {
     Refusal { error, exit }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::book::tests::sample;
+    use super::*;
+    use crate::config::settings::Watch;
+
+    /// A store and the path of a configured binary.
+    struct Shelf {
+        dir: tempfile::TempDir,
+        store: Arc<Store>,
+    }
+
+    impl Shelf {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let store = Arc::new(Store::open(&dir.path().join("releases")).expect("opens"));
+            Self { dir, store }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn put(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.path(name);
+            write(&path, format!("#!/bin/sh\n{text}\n")).expect("written");
+            set_permissions(&path, Permissions::from_mode(0o755)).expect("made executable");
+            path
+        }
+
+        fn basis(&self, program: Program, seen: Option<Digest>, live: Option<Digest>) -> Basis {
+            let settings = Service { program, cwd: self.dir.path().to_owned(), ..sample("workers: 1") };
+            let (who, at) = ("uid 1".to_owned(), "2026-08-01T12:00:00Z".to_owned());
+            Basis { store: Arc::clone(&self.store), settings, who, at, note: None, seen, live }
+        }
+
+        fn configured(&self, seen: Option<Digest>, live: Option<Digest>) -> Result<Prepared, Refusal> {
+            let command = vec!["{release}".to_owned()];
+            let program = Program::Binary { path: self.path("web"), command, watch: Watch::Off };
+            prepare(&Wish::Configured, &self.basis(program, seen, live))
+        }
+    }
+
+    #[test]
+    fn what_was_deployed_from_elsewhere_stays_until_the_path_holds_something_else() {
+        let shelf = Shelf::new();
+        shelf.put("web", "echo 1");
+        let first = shelf.configured(None, None).expect("good");
+        assert_eq!((first.seen, first.already), (Some(first.release), false));
+        let elsewhere = digest_of(&shelf.put("elsewhere", "echo 2")).expect("read");
+        let kept = shelf.configured(first.seen, Some(elsewhere)).expect("good");
+        assert_eq!((kept.release, kept.seen), (elsewhere, Some(first.release)));
+        shelf.put("web", "echo 3");
+        let third = shelf.configured(first.seen, Some(elsewhere)).expect("good");
+        assert!(third.release != elsewhere && third.seen == Some(third.release), "{third:?}");
+        // Nothing is live: what the path holds is better than nothing, seen or not.
+        assert_eq!(shelf.configured(third.seen, None).expect("good").release, third.release);
+        std::fs::remove_file(shelf.path("web")).expect("removed");
+        assert_eq!(shelf.configured(third.seen, Some(elsewhere)).expect_err("gone").exit, 1);
+    }
+
+    #[test]
+    fn a_file_must_have_the_digest_that_was_given() {
+        let shelf = Shelf::new();
+        let path = shelf.put("web", "echo 1").display().to_string();
+        let deploy = crate::wire::api::Deploy { path, sha256: Some(Digest([7; 32])), ..Default::default() };
+        let program = Program::Binary { path: shelf.path("web"), command: Vec::new(), watch: Watch::Off };
+        let refused = prepare(&Wish::File(deploy), &shelf.basis(program, None, None)).expect_err("another digest");
+        assert_eq!(refused.exit, 5, "{refused:?}");
+        assert!(shelf.store.list().expect("read").is_empty());
+    }
+
+    #[test]
+    fn a_command_is_known_by_the_program_that_path_finds_and_takes_no_file() {
+        let shelf = Shelf::new();
+        shelf.put("tool", "echo tool");
+        let program = Program::Command { command: vec!["tool".to_owned(), "-x".to_owned()] };
+        let mut basis = shelf.basis(program, None, None);
+        basis.settings.env.insert("PATH".to_owned(), "/nowhere:.".to_owned());
+        let prepared = prepare(&Wish::Configured, &basis).expect("found");
+        assert_eq!(prepared.release, digest_of(&shelf.path("tool")).expect("read"));
+        let deploy = crate::wire::api::Deploy { path: "/x".to_owned(), ..Default::default() };
+        assert_eq!(prepare(&Wish::File(deploy), &basis).expect_err("in place").exit, 1);
+        basis.settings.env.insert("PATH".to_owned(), "/nowhere".to_owned());
+        let refused = prepare(&Wish::Configured, &basis).expect_err("not found");
+        assert!(refused.error.contains("not found in PATH"), "{refused:?}");
+    }
+}

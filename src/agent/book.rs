@@ -152,6 +152,17 @@ pub(crate) struct Post {
     pub(crate) listeners: Vec<String>,
     pub(crate) rollout: RolloutId,
     pub(crate) since: Moment,
+    #[serde(default)]
+    pub(crate) farewell: Farewell,
+}
+
+/// Whether the stop signal was sent. Many programs take a second one for "at once", and cut what they are doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Farewell {
+    #[default]
+    Unsaid,
+    Said,
 }
 
 #[cfg(test)]

@@ -5,11 +5,9 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::applied;
@@ -31,6 +29,7 @@ use crate::config::settings::{Service, Settings};
 use crate::keeper::protocol::Inventory;
 use crate::machine::event::Event;
 use crate::sys::clock;
+use crate::sys::timer::Timer;
 use crate::units::{Moment, ServiceName, Signal, WorkerId};
 use crate::wire::api::{Done, Refusal, Status};
 
@@ -45,6 +44,8 @@ pub(super) struct Agent {
     pub(super) manager: ServiceManager,
     /// Orders of SIGHUP whose releases are being prepared.
     pub(super) preparing: usize,
+    /// Configured services that wait until those that are being stopped are gone.
+    pub(super) to_come: ByName<Service>,
     pub(super) life: Life,
 }
 
@@ -139,6 +140,7 @@ impl Agent {
             },
             manager: ServiceManager::new(),
             preparing: 0,
+            to_come: ByName::new(),
             life: Life::Going { reload: Reload::Idle },
         }
     }
@@ -152,8 +154,12 @@ impl Agent {
         applied::hold(&settings, &mut self.link);
         let mut inherited = super::inherited::take(&mut self.link, inventory);
         for (name, service) in settings.services {
-            let shell =
-                self.open(name.clone(), service, inventory, &mut inherited).map_err(|error| super::chain(&error))?;
+            let shell = self
+                .open(name.clone(), service.clone(), inventory, &mut inherited)
+                .map_err(|error| super::chain(&error))?;
+            if shell.is_ending() {
+                self.to_come.insert(name.clone(), service);
+            }
             self.shells.insert(name, shell);
         }
         self.shells.values_mut().for_each(|shell| shell.resume(inventory, reach!(self)));
@@ -173,7 +179,7 @@ impl Agent {
     }
 
     fn start_new(&mut self, inventory: &Inventory) -> Result<(), String> {
-        for (name, shell) in self.shells.iter_mut().filter(|(_, shell)| shell.is_new()) {
+        for (name, shell) in self.shells.iter_mut().filter(|(_, shell)| shell.is_new() && !shell.is_ending()) {
             match shell.first_start(reach!(self)) {
                 Ok(()) => {}
                 // Nobody serves yet: whoever starts this wants to know at once.
@@ -206,28 +212,30 @@ impl Agent {
     }
 
     /// Until everything is over.
-    pub(super) async fn work(&mut self, mut asked: mpsc::Receiver<Request>) {
+    pub(super) async fn work(&mut self, mut asked: mpsc::Receiver<Request>, mut timer: Timer) {
         loop {
+            let is_over = self.is_over();
             self.publish();
-            if self.is_over() {
+            if is_over {
                 return self.end();
             }
-            let arrival = self.wait(&mut asked).await;
+            let arrival = self.wait(&mut asked, &mut timer).await;
             self.take(arrival);
             while self.channels.tasks.try_join_next().is_some() {}
         }
     }
 
-    async fn wait(&mut self, asked: &mut mpsc::Receiver<Request>) -> Arrival {
+    async fn wait(&mut self, asked: &mut mpsc::Receiver<Request>, timer: &mut Timer) -> Arrival {
         let due = self.next_deadline();
         tokio::select! {
             biased;
             event = self.link.next_event() => Arrival::Keeper(event),
+            // Before the rest: whoever talks without a pause must not put off what is due.
+            () = until(timer, due), if due.is_some() => Arrival::Time,
             Some(request) = asked.recv() => Arrival::Request(request),
             Some(happening) = self.channels.happenings.recv() => Arrival::Happening(happening),
             Some((service, worker, finding)) = self.channels.findings.recv() => Arrival::Finding(service, worker, finding),
             () = self.channels.disturbed.notified() => Arrival::Disturbed,
-            () = until(due), if due.is_some() => Arrival::Time,
         }
     }
 
@@ -362,6 +370,7 @@ impl Agent {
             Happening::Executed(name, worker, executed) => (name, Deed::Executed(worker, executed)),
             Happening::Connections(name, worker, count) => (name, Deed::Counted(worker, count)),
             Happening::NewContent(name, digest) => (name, Deed::NewContent(digest)),
+            Happening::Freed => return self.add_those_to_come(),
         };
         // A service that was stopped meanwhile has nothing to hear.
         let Some(shell) = self.shells.get_mut(&name) else { return };
@@ -374,17 +383,27 @@ impl Agent {
     }
 
     fn prepared(&mut self, order: Order, prepared: Result<super::happening::Prepared, Refusal>) {
-        let name = order.service.clone();
-        if order.trigger == Trigger::Sighup {
+        let (name, trigger) = (order.service.clone(), order.trigger);
+        self.follow_order(&name, order, prepared);
+        if trigger == Trigger::Sighup {
             self.preparing = self.preparing.saturating_sub(1);
+            self.reload_read();
         }
-        let Some(shell) = self.shells.get_mut(&name) else {
+    }
+
+    fn follow_order(
+        &mut self,
+        name: &ServiceName,
+        order: Order,
+        prepared: Result<super::happening::Prepared, Refusal>,
+    ) {
+        let Some(shell) = self.shells.get_mut(name) else {
             return reply(order.answer, Err(refusal(5, format!("service {name} was stopped meanwhile"))));
         };
         let before = shell.program().clone();
         shell.prepared(order, prepared, reach!(self));
         if *shell.program() != before {
-            self.watch_binary(&name);
+            self.watch_binary(name);
         }
     }
 
@@ -396,8 +415,9 @@ impl Agent {
             left_over::hold_stopping(&mut self.link);
             self.manager.stopping(&mut self.link);
             self.watchers.values().for_each(AbortHandle::abort);
+            self.to_come.clear();
             for shell in self.shells.values_mut() {
-                shell.step(Event::Stop, reach!(self));
+                shell.stop(reach!(self));
             }
         }
         if let Life::Stopping { waiting } = &mut self.life {
@@ -409,6 +429,9 @@ impl Agent {
     fn is_over(&mut self) -> bool {
         let over: Vec<ServiceName> =
             self.shells.iter().filter(|(_, shell)| shell.is_over()).map(|(name, _)| name.clone()).collect();
+        if !over.is_empty() && !self.to_come.is_empty() {
+            self.say_freed();
+        }
         for name in over {
             if let Some(shell) = self.shells.remove(&name) {
                 info!(service = %name, "stopped");
@@ -462,7 +485,15 @@ enum Deed {
     NewContent(crate::units::Digest),
 }
 
-async fn until(moment: Option<Moment>) {
-    let wait = moment.map_or(Duration::MAX, clock::until);
-    sleep(wait).await;
+async fn until(timer: &mut Timer, moment: Option<Moment>) {
+    let Some(moment) = moment else { return std::future::pending().await };
+    // What is due already must not wait for the runtime to hear of it: somebody else is always heard first then.
+    if clock::until(moment).is_zero() {
+        return;
+    }
+    if let Err(error) = timer.until(moment).await {
+        // Never seen; a look too early is harmless, and one that never comes is not.
+        warn!(%error, "the timer does not work");
+        tokio::time::sleep(clock::until(moment)).await;
+    }
 }

@@ -29,8 +29,10 @@ pub(crate) enum Happening {
     Prepared(Box<Order>, Result<Prepared, Refusal>),
     /// The configuration was read again.
     Reread(Reread, Result<Box<Settings>, String>),
-    /// The watched file of a service settled with a content that is not what was seen before.
+    /// The watched file of a service settled with this content.
     NewContent(ServiceName, Digest),
+    /// What a service that is over held is free.
+    Freed,
 }
 
 /// Who wants the configuration read again.
@@ -58,7 +60,7 @@ pub(crate) struct Order {
 }
 
 /// Which release is wanted.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Wish {
     /// This file.
     File(Deploy),

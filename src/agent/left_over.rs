@@ -10,7 +10,6 @@ use super::keeper_link::KeeperLink;
 use super::names;
 use super::shell::{Reach, held_settings};
 use crate::keeper::protocol::Inventory;
-use crate::machine::event::Event;
 use crate::sys::{memfd, tree};
 use crate::units::ServiceName;
 
@@ -37,7 +36,7 @@ impl Agent {
                 Ok(mut shell) => {
                     info!(service = %name, "not in the configuration any more: stopping it");
                     shell.resume(inventory, reach!(self));
-                    shell.step(Event::Stop, reach!(self));
+                    shell.stop(reach!(self));
                     self.shells.insert(name, shell);
                 }
                 Err(why) => {

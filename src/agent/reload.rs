@@ -1,6 +1,6 @@
 //! The configuration, read again: for every service on SIGHUP, for one on `rollout restart`.
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::applied;
 use super::archive::refusal;
@@ -8,11 +8,10 @@ use super::book::Trigger;
 use super::desk::{Agent, Life, Reload, reach};
 use super::happening::{Happening, Order, Reread, Wish};
 use super::run::load;
-use super::shell::{Reach, reply};
+use super::shell::{Reach, Shell, reply};
 use super::watching;
 use crate::config::settings::{Program, Service, Settings, Watch};
 use crate::keeper::protocol::Inventory;
-use crate::machine::event::Event;
 use crate::units::ServiceName;
 
 impl Agent {
@@ -59,7 +58,12 @@ impl Agent {
         }
     }
 
+    /// Goes on to the next reading, if one was asked for and the orders of this one are prepared: a storm of signals must
+    /// not pile up files that are hashed at the same time.
     pub(super) fn reload_read(&mut self) {
+        if self.preparing > 0 {
+            return;
+        }
         let again = matches!(self.life, Life::Going { reload: Reload::ReadingAndAgain });
         if let Life::Going { reload } = &mut self.life {
             *reload = Reload::Idle;
@@ -94,13 +98,18 @@ impl Agent {
         let missing: Vec<ServiceName> =
             self.shells.keys().filter(|name| !settings.services.contains_key(*name)).cloned().collect();
         for name in missing {
-            info!(service = %name, "not in the configuration any more: stopping it");
-            if let Some(shell) = self.shells.get_mut(&name) {
-                shell.step(Event::Stop, reach!(self));
+            if let Some(watcher) = self.watchers.remove(&name) {
+                watcher.abort();
+            }
+            if let Some(shell) = self.shells.get_mut(&name).filter(|shell| !shell.is_ending()) {
+                info!(service = %name, "not in the configuration any more: stopping it");
+                shell.stop(reach!(self));
             }
         }
+        self.to_come.clear();
         for (name, service) in settings.services {
             match self.shells.get_mut(&name) {
+                Some(shell) if shell.is_ending() => self.wait_with(name, service),
                 Some(shell) => {
                     let mut order = shell.order(Trigger::Sighup, Wish::Configured);
                     order.settings = Some(service);
@@ -113,14 +122,44 @@ impl Agent {
     }
 
     pub(super) fn add(&mut self, name: ServiceName, service: Service) {
-        match self.open(name.clone(), service, &Inventory::default(), &mut Vec::new()) {
+        match self.open(name.clone(), service.clone(), &Inventory::default(), &mut Vec::new()) {
             Ok(mut shell) => {
                 let order = shell.order(Trigger::Start, Wish::Configured);
                 shell.prepare(order, reach!(self));
                 self.shells.insert(name.clone(), shell);
                 self.watch_binary(&name);
             }
+            Err(error) if self.shells.values().any(Shell::is_ending) => {
+                // Another name for a service that is being stopped, for instance: it has the sockets still.
+                warn!(service = %name, "cannot start yet: {}", super::chain(&error));
+                self.wait_with(name, service);
+            }
             Err(error) => error!(service = %name, "cannot start: {}", super::chain(&error)),
+        }
+    }
+
+    fn wait_with(&mut self, name: ServiceName, service: Service) {
+        info!(service = %name, "starts when those that are being stopped are gone");
+        self.to_come.insert(name, service);
+    }
+
+    /// Says so through the inbox: the tasks of a service that is over end after this turn of the loop, and its sockets with
+    /// them.
+    pub(super) fn say_freed(&mut self) {
+        let inbox = self.channels.inbox.clone();
+        self.channels.tasks.spawn(async move {
+            tokio::task::yield_now().await;
+            let _ = inbox.send(Happening::Freed).await;
+        });
+    }
+
+    pub(super) fn add_those_to_come(&mut self) {
+        for (name, service) in std::mem::take(&mut self.to_come) {
+            if self.shells.contains_key(&name) {
+                self.to_come.insert(name, service);
+            } else {
+                self.add(name, service);
+            }
         }
     }
 
@@ -129,7 +168,7 @@ impl Agent {
             old.abort();
         }
         let Some(Program::Binary { path, watch: Watch::On { settle }, .. }) =
-            self.shells.get(name).map(|shell| shell.program().clone())
+            self.shells.get(name).filter(|shell| !shell.is_ending()).map(|shell| shell.program().clone())
         else {
             return;
         };

@@ -23,6 +23,7 @@ use crate::config::settings::Settings;
 use crate::config::{self, flags, paths, problem};
 use crate::keeper::protocol::Inventory;
 use crate::sys::proc;
+use crate::sys::timer::Timer;
 use crate::wire::api::Status;
 
 /// Questions that wait for the loop. A client waits with its connection; 64 connections are served at once.
@@ -87,6 +88,7 @@ async fn supervise(start: Start, mirror: Mirror) -> Result<(), String> {
     )
     .ok_or("no state directory: HOME is not set; name one with --state-dir")?;
     let control = Control::bind(&socket).await.map_err(|error| chain(&error))?;
+    let timer = Timer::new().map_err(|error| format!("cannot make a timer: {error}"))?;
     let (requests, asked) = mpsc::channel(REQUESTS_BOUND);
     let (published, status) = watch::channel(Arc::new(Status { services: Vec::new() }));
     let mut servers = JoinSet::new();
@@ -94,7 +96,7 @@ async fn supervise(start: Start, mirror: Mirror) -> Result<(), String> {
     let mut agent = Agent::new(start.source, state_dir, link, published, mirror);
     agent.recover(settings, &inventory)?;
     info!(socket = %socket.display(), services = agent.names(), "{}", greeting(&inventory));
-    agent.work(asked).await;
+    agent.work(asked, timer).await;
     servers.shutdown().await;
     Ok(())
 }

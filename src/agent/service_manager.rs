@@ -78,12 +78,14 @@ impl ServiceManager {
     pub(super) fn reloading(&mut self, link: &mut KeeperLink) {
         if self.phase == Phase::Ready {
             self.phase = Phase::Reloading;
+            self.extend.next = clock::now();
             say(link, Notice::Reloading);
         }
     }
 
     pub(super) fn stopping(&mut self, link: &mut KeeperLink) {
         self.phase = Phase::Stopping;
+        self.extend.next = clock::now();
         say(link, Notice::Stopping);
     }
 

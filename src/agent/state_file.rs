@@ -198,10 +198,8 @@ mod tests {
     }
 
     fn number_in(found: Found) -> u64 {
-        match found {
-            Found::ThisBoot(kept) => kept.book.last_rollout,
-            other @ (Found::Nothing | Found::EarlierBoot(_) | Found::Unreadable(_)) => panic!("{other:?}"),
-        }
+        let Found::ThisBoot(kept) = found else { panic!("{found:?}") };
+        kept.book.last_rollout
     }
 
     #[test]
@@ -221,10 +219,8 @@ mod tests {
     #[test]
     fn the_state_of_an_earlier_boot_is_told_apart() {
         let theirs = String::from_utf8(numbered(7)).expect("JSON").replace(&boot_id(), "another");
-        match decode(theirs.as_bytes()) {
-            Found::EarlierBoot(kept) => assert_eq!(kept.book.last_rollout, 7),
-            other @ (Found::Nothing | Found::ThisBoot(_) | Found::Unreadable(_)) => panic!("{other:?}"),
-        }
+        let Found::EarlierBoot(kept) = decode(theirs.as_bytes()) else { panic!("not of an earlier boot") };
+        assert_eq!(kept.book.last_rollout, 7);
     }
 
     #[test]
@@ -238,10 +234,8 @@ mod tests {
             (b"\0\0\0\0", "expected value"),
             (br#"{"format":1,"boot":"x"}"#, "missing field"),
         ] {
-            match decode(text) {
-                Found::Unreadable(said) => assert!(said.contains(why), "{said}"),
-                other @ (Found::Nothing | Found::ThisBoot(_) | Found::EarlierBoot(_)) => panic!("{other:?}"),
-            }
+            let Found::Unreadable(said) = decode(text) else { panic!("read {why}") };
+            assert!(said.contains(why), "{said}");
         }
     }
 

@@ -4,14 +4,16 @@
 //! ends with the worker.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
 use super::happening::Happening;
 use crate::machine::event::{Event, OnStop};
+use crate::sys::clock;
 use crate::sys::connections::established;
 use crate::sys::proc::{self, Disposition};
 use crate::sys::tcp_info::Gauge;
@@ -27,14 +29,23 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 const STRAGGLERS: Duration = Duration::from_millis(2);
 /// Between two counts of a lingering worker's connections.
 const COUNT_PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a count is at least this many times as long as the count.
+const COUNTING_SHARE: u32 = 10;
 /// Between two counts that only people wait for.
 const SHOW_PAUSE: Duration = Duration::from_secs(1);
 
 /// The looks that are under way, by worker.
-#[derive(Default)]
 pub(crate) struct Vigils {
+    /// One count at a time: each takes a thread and looks at every process.
+    counting: Arc<Semaphore>,
     tasks: JoinSet<()>,
     by_worker: BTreeMap<WorkerId, Vec<AbortHandle>>,
+}
+
+impl Default for Vigils {
+    fn default() -> Self {
+        Self { counting: Arc::new(Semaphore::new(1)), tasks: JoinSet::new(), by_worker: BTreeMap::new() }
+    }
 }
 
 impl Vigils {
@@ -62,15 +73,19 @@ impl Vigils {
         service: &ServiceName,
         worker: WorkerId,
         pid: i32,
-        ports: Vec<u16>,
+        ports: Arc<[u16]>,
         inbox: &mpsc::Sender<Happening>,
     ) {
-        let (service, inbox) = (service.clone(), inbox.clone());
+        let (service, inbox, counting) = (service.clone(), inbox.clone(), Arc::clone(&self.counting));
         self.spawn(worker, async move {
-            while connections(pid, &ports, Search::Quick) != Some(0)
-                || connections(pid, &ports, Search::Thorough) != Some(0)
-            {
-                sleep(COUNT_PAUSE).await;
+            loop {
+                let (quick, pause) = connections(&counting, pid, &ports, Search::Quick, COUNT_PAUSE).await;
+                if quick == Some(0)
+                    && connections(&counting, pid, &ports, Search::Thorough, COUNT_PAUSE).await.0 == Some(0)
+                {
+                    break;
+                }
+                sleep(pause).await;
             }
             let _ = inbox.send(Happening::Event(service, Event::Emptied(worker))).await;
         });
@@ -82,24 +97,24 @@ impl Vigils {
         service: &ServiceName,
         worker: WorkerId,
         pid: i32,
-        ports: Vec<u16>,
+        ports: Arc<[u16]>,
         inbox: &mpsc::Sender<Happening>,
     ) {
         if ports.is_empty() {
             return;
         }
-        let (service, inbox) = (service.clone(), inbox.clone());
+        let (service, inbox, counting) = (service.clone(), inbox.clone(), Arc::clone(&self.counting));
         self.spawn(worker, async move {
             let mut last = None;
             loop {
-                let now = connections(pid, &ports, Search::Quick);
+                let (now, pause) = connections(&counting, pid, &ports, Search::Quick, SHOW_PAUSE).await;
                 if let Some(count) = now.filter(|_| now != last)
                     && inbox.send(Happening::Connections(service.clone(), worker, count)).await.is_err()
                 {
                     return;
                 }
                 last = now;
-                sleep(SHOW_PAUSE).await;
+                sleep(pause).await;
             }
         });
     }
@@ -146,13 +161,29 @@ fn on_stop(pid: i32, stop_signal: Signal) -> OnStop {
 /// Where to look for a worker's processes beside its main process.
 #[derive(Debug, Clone, Copy)]
 enum Search {
-    /// Where they usually are. Everybody waits for this loop, and the host may have thousands of processes.
+    /// Where they usually are.
     Quick,
-    /// Also those that have left their parent.
+    /// Also those that have left their parent: looks at every process of the host.
     Thorough,
 }
 
-fn connections(pid: i32, ports: &[u16], search: Search) -> Option<u32> {
+/// Counts off the loop's thread, and says how long to pause until the next count: at least this long, and so long that
+/// counting takes a small part of the time.
+async fn connections(
+    counting: &Semaphore,
+    pid: i32,
+    ports: &Arc<[u16]>,
+    search: Search,
+    least: Duration,
+) -> (Option<u32>, Duration) {
+    // Never closed.
+    let _turn = counting.acquire().await;
+    let (began, ports) = (clock::now(), Arc::clone(ports));
+    let counted = spawn_blocking(move || count(pid, &ports, search)).await;
+    (counted.ok().flatten(), least.max(clock::now().since(began) * COUNTING_SHARE))
+}
+
+fn count(pid: i32, ports: &[u16], search: Search) -> Option<u32> {
     let processes = || {
         let mut processes = match search {
             Search::Quick => tree::offspring(pid),
@@ -175,12 +206,12 @@ mod tests {
     fn the_connections_of_the_main_process_itself_count() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("bound");
-        let count = |search| connections(crate::sys::child::own_pid(), &[address.port()], search);
-        assert_eq!(count(Search::Thorough), Some(0));
+        let counted = |search| count(crate::sys::child::own_pid(), &[address.port()], search);
+        assert_eq!(counted(Search::Thorough), Some(0));
         let _client = TcpStream::connect(address).expect("connect");
         let server = listener.accept().expect("accept");
-        assert_eq!((count(Search::Quick), count(Search::Thorough)), (Some(1), Some(1)));
+        assert_eq!((counted(Search::Quick), counted(Search::Thorough)), (Some(1), Some(1)));
         drop(server);
-        assert_eq!((count(Search::Quick), count(Search::Thorough)), (Some(0), Some(0)));
+        assert_eq!((counted(Search::Quick), counted(Search::Thorough)), (Some(0), Some(0)));
     }
 }

@@ -34,8 +34,9 @@ pub(crate) async fn watch(service: ServiceName, path: PathBuf, wait: Duration, i
             None
         }
     };
-    // What is there now was read by whoever started the service.
-    let mut settle = Settle::new(wait, look(&path));
+    // What is there now may have come while nobody watched: before this agent was started again, for instance. Whoever
+    // hears of it knows whether it is new.
+    let mut settle = Settle::new(wait, None);
     let mut due = None;
     loop {
         match due {
@@ -52,8 +53,10 @@ pub(crate) async fn watch(service: ServiceName, path: PathBuf, wait: Duration, i
             Look::LookAgainAt(at) => Some(at),
             Look::Nothing => None,
             Look::Settled(_) => {
-                if !report(&service, &path, &inbox).await {
-                    return;
+                match report(&service, &path, &inbox).await {
+                    Told::Yes => {}
+                    Told::Unread => settle.forget(),
+                    Told::NobodyListens => return,
                 }
                 None
             }
@@ -71,15 +74,25 @@ fn look(path: &std::path::Path) -> Option<Stat> {
     Stat::of(path).ok().flatten()
 }
 
-/// False: nobody listens any more.
-async fn report(service: &ServiceName, path: &std::path::Path, inbox: &mpsc::Sender<Happening>) -> bool {
+/// What became of a report.
+enum Told {
+    Yes,
+    /// The file could not be read: it is looked at again.
+    Unread,
+    NobodyListens,
+}
+
+async fn report(service: &ServiceName, path: &std::path::Path, inbox: &mpsc::Sender<Happening>) -> Told {
     let owned = path.to_owned();
     match tokio::task::spawn_blocking(move || digest_of(&owned)).await {
-        Ok(Ok(digest)) => inbox.send(Happening::NewContent(service.clone(), digest)).await.is_ok(),
+        Ok(Ok(digest)) => match inbox.send(Happening::NewContent(service.clone(), digest)).await {
+            Ok(()) => Told::Yes,
+            Err(_) => Told::NobodyListens,
+        },
         Ok(Err(error)) => {
             warn!(%service, path = %path.display(), error = super::chain(&error), "cannot read the watched binary");
-            true
+            Told::Unread
         }
-        Err(_) => false,
+        Err(_) => Told::NobodyListens,
     }
 }

@@ -5,12 +5,13 @@ use std::os::fd::OwnedFd;
 
 use super::archive::Archive;
 use crate::config::settings::{Program, Service};
+use crate::keeper::protocol::{ENV_OPEN_FILES, ENV_WATCHDOG_USEC};
 use crate::machine::event::Target;
 use crate::sys::notify_socket::NotifySocket;
 use crate::units::{Digest, ServiceName, Slot, WorkerId};
 
 /// Meant for the agent itself, by a service manager or a person; a worker that saw them would speak to the wrong one.
-const NOT_FOR_WORKERS: [&str; 12] = [
+const NOT_FOR_WORKERS: [&str; 13] = [
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
@@ -20,7 +21,8 @@ const NOT_FOR_WORKERS: [&str; 12] = [
     "WATCHDOG_PID",
     "MAINPID",
     "ROLLOUT_SOCKET",
-    "ROLLOUT_WATCHDOG_USEC",
+    ENV_WATCHDOG_USEC,
+    ENV_OPEN_FILES,
     "STATE_DIRECTORY",
     "RUNTIME_DIRECTORY",
 ];

@@ -30,7 +30,7 @@ impl History {
             if self.json {
                 render::print_json(&history)?;
             } else {
-                render::print(&render::history(&history, host::now()))?;
+                render::print(&render::history(&history, host::now(), render::terminal_width()))?;
             }
             Ok(Exit::Done)
         })

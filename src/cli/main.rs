@@ -28,6 +28,14 @@ pub fn main() -> ExitCode {
 }
 
 /// Help and the version come this way, too.
+/// Whether this is a command line of `rollout`: for the test of those in the README.
+///
+/// # Errors
+/// What a person would be told.
+pub fn understands(words: &[OsString]) -> Result<(), String> {
+    parse(words).map(drop).map_err(|error| error.to_string())
+}
+
 fn misread(error: &clap::Error) -> ExitCode {
     // Nobody is left to tell when the reader has gone.
     drop(error.print());

@@ -31,4 +31,4 @@ mod steer;
 mod stop;
 mod words;
 
-pub use main::main;
+pub use main::{main, understands};

@@ -94,8 +94,8 @@ fn service_block(service: &api::ServiceStatus, now: SystemTime, colour: Colour) 
     format!("{text}\n{}", drawn(table, colour))
 }
 
-/// `rollout history`.
-pub(super) fn history(history: &api::History, now: SystemTime) -> String {
+/// `rollout history`; on a terminal so wide, where a line that does not fit is cut, because a wrapped table is none.
+pub(super) fn history(history: &api::History, now: SystemTime, width: Option<usize>) -> String {
     if history.entries.is_empty() {
         return "no rollouts yet".to_owned();
     }
@@ -115,7 +115,23 @@ pub(super) fn history(history: &api::History, now: SystemTime) -> String {
             tame(&note).into_owned(),
         ]);
     }
-    drawn(table, Colour::Off)
+    let text = drawn(table, Colour::Off);
+    match width {
+        Some(width) => text.lines().map(|line| cut(line, width)).collect::<Vec<_>>().join("\n"),
+        None => text,
+    }
+}
+
+/// How wide the terminal on stdout is; `None`: there is none.
+pub(super) fn terminal_width() -> Option<usize> {
+    Table::new().width().map(usize::from)
+}
+
+fn cut(line: &str, width: usize) -> String {
+    if line.chars().count() <= width {
+        return line.to_owned();
+    }
+    line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// A line of `rollout logs`.
@@ -251,6 +267,28 @@ SLOT  STATE     PID   GENERATION  RELEASE       SINCE  RESTARTS  CONNECTIONS
 2     backoff   -     3           111111111111  1m 5s  2         -"
         );
         assert_eq!(status(&api::Status { services: vec![] }, now(), Colour::Off), "no services");
+    }
+
+    #[test]
+    fn a_history_that_is_wider_than_the_terminal_is_cut_and_a_pipe_gets_all_of_it() {
+        let entry = api::Entry {
+            rollout: RolloutId(3),
+            generation: None,
+            at: "2026-02-03T04:05:00Z".to_owned(),
+            trigger: "deploy".to_owned(),
+            release: Digest([0x22; 32]),
+            from: None,
+            outcome: api::Outcome::RolledBack,
+            took_ms: 12,
+            who: None,
+            note: Some("é".repeat(50)),
+            failure: None,
+        };
+        let entries = api::History { entries: vec![entry] };
+        assert!(history(&entries, now(), None).ends_with(&"é".repeat(50)));
+        let narrow = history(&entries, now(), Some(60));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
+        assert!(narrow.ends_with('…'), "{narrow}");
     }
 
     #[test]

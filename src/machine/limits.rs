@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Each worker has a lane, lanes of draining generations are extra, and a lane's number has 16 bits.
+pub const MOST_WORKERS: u32 = 4096;
+
 /// Everything about one service that is a number or a choice between rules.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Limits {

@@ -137,7 +137,11 @@ impl Service {
             Some(rolling) => {
                 (rolling.phase == Phase::Forward && rolling.goal.release == release).then_some(rolling.goal.rollout)
             }
-            None => self.first.filter(|_| self.base.is_some_and(|base| base.release == release)),
+            None => {
+                // What was given up is tried again only by another one.
+                let goes_on = !self.places.values().any(|place| matches!(place.coming, Coming::GivenUp { .. }));
+                self.first.filter(|_| goes_on && self.base.is_some_and(|base| base.release == release))
+            }
         }
     }
 
@@ -159,7 +163,8 @@ impl Service {
     }
 
     /// The newest request that was accepted. Requests are numbered as they were asked, not as they became ready.
-    fn newest(&self) -> Option<RolloutId> {
+    #[must_use]
+    pub fn newest(&self) -> Option<RolloutId> {
         let waiting = self.waiting.as_ref().map(|waiting| waiting.rollout);
         let rolling = self.rolling.as_ref().map(|rolling| rolling.goal.rollout);
         waiting.or(rolling).or(self.base.map(|base| base.rollout))

@@ -22,5 +22,6 @@ pub mod proc;
 pub mod signals;
 pub mod steer;
 pub mod tcp_info;
+pub mod timer;
 pub mod tree;
 pub mod watched;

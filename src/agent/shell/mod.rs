@@ -14,6 +14,7 @@ pub(crate) use orders::{in_words, reply};
 pub(crate) use recover::{OpenError, Opening, held_settings};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -69,6 +70,8 @@ struct Files {
     output: Output,
     /// Where workers say `READY=1`.
     notify: PathBuf,
+    /// Locked for as long as this lives: two agents would write over each other.
+    _lock: File,
 }
 
 impl Files {
@@ -118,7 +121,8 @@ struct Follower {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Following {
     Rollout(RolloutId),
-    Scaling,
+    /// To this many slots.
+    Scaling(u32),
 }
 
 impl Shell {
@@ -160,6 +164,7 @@ impl Shell {
         }
         self.save(last_of(&actions), reach);
         let released: Vec<WorkerId> = actions.iter().filter_map(released).collect();
+        let some_stop = actions.iter().any(|action| matches!(action, Action::Stop(_)));
         for action in actions {
             follow.extend(self.perform(action, &mut hired, reach));
         }
@@ -168,6 +173,10 @@ impl Shell {
             self.book.posts.remove(&worker);
         }
         self.forget_old_plans();
+        if some_stop {
+            // Who has heard the stop signal must not hear it again.
+            self.save(Last::Process, reach);
+        }
         follow
     }
 
@@ -210,6 +219,18 @@ impl Shell {
     pub(crate) fn is_over(&self) -> bool {
         use crate::machine::view::ServiceState;
         self.machine.view().state == ServiceState::Stopped
+    }
+
+    /// Whether the service is stopped, or being stopped: it takes nothing new.
+    pub(crate) fn is_ending(&self) -> bool {
+        use crate::machine::view::ServiceState;
+        matches!(self.machine.view().state, ServiceState::Stopping | ServiceState::Stopped)
+    }
+
+    /// Drains every worker; then the service is over.
+    pub(crate) fn stop(&mut self, reach: &mut Reach<'_>) {
+        self.step(Event::Stop, reach);
+        self.end_scaling(|_| true, crate::wire::api::Outcome::Stopped, "the service is being stopped", reach.wall);
     }
 
     /// Ready for SIGUSR1: the kept output is written to fresh files.

@@ -10,9 +10,11 @@ use crate::agent::book::{Plan, Trigger};
 use crate::agent::clock::Wall;
 use crate::agent::happening::{Happening, Order, Prepared, STEPS_BOUND, Wish};
 use crate::agent::request::{Answer, LogFeed, Peer, Steer};
+use crate::agent::state_file::Last;
 use crate::agent::{chain, words};
 use crate::config::settings::{self, Program};
 use crate::machine::event::Event;
+use crate::machine::limits::MOST_WORKERS;
 use crate::machine::view::RolloutPhase;
 use crate::sys::clock;
 use crate::units::{Digest, Slot};
@@ -40,17 +42,11 @@ impl Shell {
     pub(crate) fn prepare(&self, order: Order, reach: &mut Reach<'_>) {
         let basis = self.basis(&order, reach.wall);
         let inbox = reach.inbox.clone();
+        let wish = order.wish.clone();
         reach.tasks.spawn(async move {
-            let (order, prepared) = match tokio::task::spawn_blocking(move || {
-                let prepared = prepare(&order.wish, &basis);
-                (order, prepared)
-            })
-            .await
-            {
-                Ok(done) => done,
-                // It panicked or the runtime ends: whoever waits sees the way back closed.
-                Err(_) => return,
-            };
+            let prepared = tokio::task::spawn_blocking(move || prepare(&wish, &basis)).await;
+            // It panicked, or the runtime ends. Whoever counts orders counts this one, too.
+            let prepared = prepared.unwrap_or_else(|error| Err(refusal(1, format!("prepare the release: {error}"))));
             let _ = inbox.send(Happening::Prepared(Box::new(order), prepared)).await;
         });
     }
@@ -70,7 +66,8 @@ impl Shell {
     /// An order has its release: the machine hears of it, unless there is nothing to do.
     pub(crate) fn prepared(&mut self, mut order: Order, prepared: Result<Prepared, Refusal>, reach: &mut Reach<'_>) {
         let answer = order.answer.take();
-        let ready = prepared.and_then(|prepared| self.take_settings(&mut order, reach).map(|()| prepared));
+        let there = prepared.and_then(|prepared| self.still_there(&order, prepared));
+        let ready = there.and_then(|prepared| self.take_settings(&mut order, reach).map(|()| prepared));
         let prepared = match ready {
             Ok(prepared) => prepared,
             Err(refused) => {
@@ -78,7 +75,7 @@ impl Shell {
                 return reply(answer, Err(refused));
             }
         };
-        self.remember_seen(&order, prepared);
+        self.remember_seen(&order, prepared, reach);
         let forced = matches!(&order.wish, Wish::File(deploy) if deploy.force);
         let may_be_live = matches!(order.trigger, Trigger::Deploy | Trigger::Watch) && !forced;
         if may_be_live && self.machine.is_live(prepared.release) {
@@ -93,10 +90,14 @@ impl Shell {
         let under_way = self.machine.bringing(prepared.release).filter(|_| may_be_live);
         let rollout = under_way.unwrap_or(order.rollout);
         let steps = answer.map(|answer| self.open_steps(answer, Following::Rollout(rollout)));
-        if let (Some(steps), Some(size)) = (steps, prepared.size) {
-            let stored = Progress::Stored { release: prepared.release, size, already: prepared.already };
-            // The channel is new and empty.
-            let _ = steps.try_send(step(stored, reach.wall));
+        if let Some(steps) = steps {
+            let (release, already) = (prepared.release, prepared.already);
+            let stored = prepared.size.map(|size| Progress::Stored { release, size, already });
+            let where_it_stands = under_way.and_then(|rollout| self.where_it_stands(rollout));
+            for progress in stored.into_iter().chain(where_it_stands) {
+                // The channel is new and empty.
+                let _ = steps.try_send(step(progress, reach.wall));
+            }
         }
         if under_way.is_none() {
             self.begin(order, prepared.release, reach);
@@ -121,11 +122,32 @@ impl Shell {
         self.step(Event::Roll { rollout, release, limits }, reach);
     }
 
+    /// A rollout that ended while this order was prepared may have removed the release as one of the oldest.
+    fn still_there(&self, order: &Order, prepared: Prepared) -> Result<Prepared, Refusal> {
+        match &order.settings.as_ref().unwrap_or(&self.book.settings).program {
+            Program::Binary { .. } if !self.files.archive.store().contains(&prepared.release) => {
+                let release = prepared.release.short();
+                Err(refusal(
+                    1,
+                    format!("release {release} was removed from the store meanwhile: deploy its file again"),
+                ))
+            }
+            Program::Binary { .. } | Program::Command { .. } => Ok(prepared),
+        }
+    }
+
     /// A new configuration takes hold of what a rollout cannot bring: sockets, rotation.
     fn take_settings(&mut self, order: &mut Order, reach: &mut Reach<'_>) -> Result<(), Refusal> {
         let Some(settings) = order.settings.take() else { return Ok(()) };
+        if self.machine.newest().is_some_and(|newest| newest > order.rollout) {
+            // It was read before that of the newer request.
+            return Ok(());
+        }
         if settings.listen != self.book.settings.listen {
             self.relisten(&settings, reach)?;
+        }
+        if let Err(error) = self.files.output.limit(settings.logs) {
+            warn!(service = %self.name, error = chain(&error), "old output files stay");
         }
         self.book.reread(settings);
         Ok(())
@@ -136,10 +158,12 @@ impl Shell {
         let made = self.lanes.reconfigure(&settings.listen, want).map_err(|error| refusal(1, chain(&error)))?;
         self.keep(made, reach);
         self.let_go_sockets(reach);
+        // There may have been none to look at.
+        self.watch.look_at = Some(clock::now());
         Ok(())
     }
 
-    fn remember_seen(&mut self, order: &Order, prepared: Prepared) {
+    fn remember_seen(&mut self, order: &Order, prepared: Prepared, reach: &mut Reach<'_>) {
         let from_path = match (&order.wish, &self.book.settings.program) {
             (Wish::File(deploy), Program::Binary { path, .. }) if std::path::Path::new(&deploy.path) == path => {
                 Some(prepared.release)
@@ -148,7 +172,12 @@ impl Shell {
                 None
             }
         };
-        self.book.seen = from_path.or(prepared.seen).or(self.book.seen);
+        let seen = from_path.or(prepared.seen).or(self.book.seen);
+        if seen != self.book.seen {
+            self.book.seen = seen;
+            // There may be no rollout that would write it.
+            self.save(Last::Process, reach);
+        }
     }
 
     fn already_live(&mut self, prepared: Prepared, answer: Option<Steps>, wall: Wall) {
@@ -214,6 +243,9 @@ impl Shell {
         let store = self.files.archive.store();
         match named {
             Some(prefix) => store.find(prefix).map_err(|error| refusal(1, chain(&error))),
+            None if matches!(self.phase(), Some(RolloutPhase::Back(_))) => {
+                Err(refusal(5, format!("{} is going back already: wait for it, or name a release", self.name)))
+            }
             None => {
                 let live = self.machine.becoming();
                 let before = live.and_then(|live| self.book.before(live)).filter(|before| store.contains(before));
@@ -231,29 +263,51 @@ impl Shell {
     }
 
     pub(crate) fn scale(&mut self, workers: u32, answer: Steps, reach: &mut Reach<'_>) {
-        let limits = &self.book.settings.limits;
-        if workers == 0 {
-            return reply(
-                Some(answer),
-                Err(refusal(1, "a service needs at least 1 worker: use 'rollout stop' to stop everything".to_owned())),
-            );
+        if let Err(refused) = self.may_scale(workers) {
+            return reply(Some(answer), Err(refused));
         }
-        if limits.max_unavailable >= workers {
-            let why =
-                format!("{workers} workers with max_unavailable {} could leave nobody serving", limits.max_unavailable);
-            return reply(Some(answer), Err(refusal(1, why)));
+        let mut settings = self.book.settings.clone();
+        settings.limits.workers = workers;
+        if let Err(refused) = self.relisten(&settings, reach) {
+            return reply(Some(answer), Err(refused));
         }
+        let overtaken = format!("the newer request for {workers} {} took its place", words::workers(workers));
+        self.end_scaling(|asked| asked != workers, api::Outcome::Superseded, &overtaken, reach.wall);
         self.book.scaled = Some(workers);
         for plan in self.book.plans.values_mut() {
             plan.settings.limits.workers = workers;
         }
-        self.open_steps(answer, Following::Scaling);
+        self.open_steps(answer, Following::Scaling(workers));
         self.step(Event::Scale(workers), reach);
+    }
+
+    fn may_scale(&self, workers: u32) -> Result<(), Refusal> {
+        let unavailable = self.book.settings.limits.max_unavailable;
+        if workers == 0 {
+            return Err(refusal(
+                1,
+                "a service needs at least 1 worker: use 'rollout stop' to stop everything".to_owned(),
+            ));
+        }
+        if workers > MOST_WORKERS {
+            return Err(refusal(1, format!("{workers} workers are too many: at most {MOST_WORKERS}")));
+        }
+        if unavailable >= workers {
+            let why = format!("{workers} workers with max_unavailable {unavailable} could leave nobody serving");
+            return Err(refusal(1, why));
+        }
+        if self.is_ending() {
+            return Err(refusal(5, format!("{} is being stopped", self.name)));
+        }
+        if self.is_new() {
+            return Err(refusal(5, format!("{} has not been started yet", self.name)));
+        }
+        Ok(())
     }
 
     pub(crate) fn steer(&mut self, steer: Steer, answer: Answer<Done>, reach: &mut Reach<'_>) {
         let name = self.name.clone();
-        let phase = self.machine.view().rollout.map(|rollout| rollout.phase);
+        let phase = self.phase();
         let refused = |why: &str| Err(refusal(1, format!("{name}: {why}")));
         let nothing = |verb: &str| refused(&format!("no rollout is under way: there is nothing to {verb}"));
         let (event, now) = match (steer, phase) {
@@ -282,6 +336,10 @@ impl Shell {
         };
         self.step(event, reach);
         reply(Some(answer), Ok(said(&name, now)));
+    }
+
+    fn phase(&self) -> Option<RolloutPhase> {
+        self.machine.view().rollout.map(|rollout| rollout.phase)
     }
 
     pub(crate) fn history(&self) -> Result<History, Refusal> {

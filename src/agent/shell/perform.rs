@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{debug, error, warn};
 
 use super::{Exec, Reach, Shell, Worker};
-use crate::agent::book::Post;
+use crate::agent::book::{Farewell, Post};
 use crate::agent::chain;
 use crate::agent::handover;
 use crate::agent::happening::Happening;
@@ -19,6 +19,7 @@ use crate::agent::worker_env;
 use crate::config::settings::{Check, Handover};
 use crate::keeper::spec::{NotExecuted, Spec};
 use crate::machine::event::{Action, Event, Symptom, Target};
+use crate::machine::service::Wanted;
 use crate::sys::notify_socket::NotifySocket;
 use crate::sys::{child, clock, fd, tree};
 use crate::units::{Exit, ServiceName, Signal, Slot, WorkerId};
@@ -66,7 +67,14 @@ impl Shell {
         }
         self.keep(assigned.made.drain(..), reach);
         let listeners = assigned.fds.iter().map(|(name, _)| name.clone()).collect();
-        let post = Post { slot, lane: assigned.lane, listeners, rollout: target.rollout, since: clock::now() };
+        let post = Post {
+            slot,
+            lane: assigned.lane,
+            listeners,
+            rollout: target.rollout,
+            since: clock::now(),
+            farewell: Farewell::Unsaid,
+        };
         self.book.posts.insert(worker, post);
         Ok(assigned)
     }
@@ -144,7 +152,11 @@ impl Shell {
                 self.step(Event::SpawnFailed(worker, Symptom::NotStarted(chain(&error))), reach);
             }
             (Ok(()), Exec::Pending { exit: Some(exit) }) => self.step(Event::Exited(worker, exit), reach),
-            (Ok(()), Exec::Pending { exit: None } | Exec::Running) => self.probe(worker, Stage::Starting),
+            (Ok(()), Exec::Pending { exit: None } | Exec::Running) => match self.machine.need_of(worker) {
+                Wanted::Coming | Wanted::Proving | Wanted::Ready => self.probe(worker, Stage::Starting),
+                // Told to go before it had begun.
+                Wanted::No => {}
+            },
         }
     }
 
@@ -220,24 +232,30 @@ impl Shell {
 
     fn exclude(&mut self, worker: WorkerId, reach: &mut Reach<'_>) {
         self.lanes_said(worker, "exclude", Lanes::exclude);
+        // One that was sick is told to go now, and was looked at already.
+        self.watch.vigils.end(worker);
         let Some(hand) = self.workers.get(&worker) else { return };
         let gauges = self.lanes.routes(worker).into_iter().map(|route| route.gauge).collect();
         let stop_signal = self.stop_signal(worker);
         self.watch.vigils.settle(&self.name, worker, hand.pid, stop_signal, gauges, reach.inbox);
-        self.watch.vigils.count(&self.name, worker, hand.pid, self.lanes.ports(), reach.inbox);
+        self.watch.vigils.count(&self.name, worker, hand.pid, self.lanes.ports().into(), reach.inbox);
     }
 
     fn await_empty(&mut self, worker: WorkerId, reach: &mut Reach<'_>) {
         if let Some(hand) = self.workers.get(&worker) {
-            self.watch.vigils.empty(&self.name, worker, hand.pid, self.lanes.ports(), reach.inbox);
+            self.watch.vigils.empty(&self.name, worker, hand.pid, self.lanes.ports().into(), reach.inbox);
         }
     }
 
     fn stop_worker(&mut self, worker: WorkerId) {
         self.watch.prober.forget(worker);
         self.lanes_said(worker, "watch", Lanes::stopping);
-        let Some(hand) = self.workers.get(&worker) else { return };
         let signal = self.stop_signal(worker);
+        let (Some(hand), Some(post)) = (self.workers.get(&worker), self.book.posts.get_mut(&worker)) else { return };
+        if std::mem::replace(&mut post.farewell, Farewell::Said) == Farewell::Said {
+            // By the agent before this one.
+            return;
+        }
         if let Err(error) = child::signal(hand.pidfd.as_fd(), signal) {
             warn!(service = %self.name, %worker, pid = hand.pid, %error, "cannot send {signal}");
         }

@@ -1,6 +1,7 @@
 //! The one way for a service to come into the agent's hands: recover. A first start is a recovery that finds nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub(crate) struct Opening<'a> {
 pub(crate) enum OpenError {
     #[error("make {}: check the permissions of the state directory, or name another with --state-dir", dir.display())]
     Dir { dir: PathBuf, source: std::io::Error },
+    #[error("another agent runs the service in {}: stop that one, or start this one with another --state-dir", dir.display())]
+    InUse { dir: PathBuf },
     #[error("open the release store in {}", dir.display())]
     Store { dir: PathBuf, source: crate::release::store::StoreError },
     #[error("open the output files in {}", dir.display())]
@@ -63,6 +66,7 @@ impl Shell {
         let dir = state_dir.join(name.as_str());
         let notify = dir.join("notify");
         std::fs::create_dir_all(&notify).map_err(|source| OpenError::Dir { dir: dir.clone(), source })?;
+        let lock = lock(&dir)?;
         let state = StateFile::in_dir(&dir);
         let children = children_of(&name, inventory);
         let (mut machine, book) = match held_state(&name, inventory, reach) {
@@ -85,7 +89,7 @@ impl Shell {
         .map_err(|source| OpenError::Lanes { service: name.clone(), source })?;
         let prober = Prober::new(name.clone(), findings);
         let watch = Watch { prober, vigils: Vigils::default(), look_at: Some(clock::now()) };
-        let files = Files { state, archive, output, notify };
+        let files = Files { state, archive, output, notify, _lock: lock };
         let workers = BTreeMap::new();
         let sockets = sockets_of(&name, inventory).map(str::to_owned).collect();
         let mut shell = Self { name, machine, book, files, lanes, sockets, watch, workers, followers: Vec::new() };
@@ -234,8 +238,20 @@ impl Shell {
 
 /// Lanes beside the waiting room: one for each slot and for each worker above them; more are made when old workers
 /// still drain.
+/// Takes the directory for this agent alone. The lock goes with its process, however that ends.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let refused = |source| OpenError::Dir { dir: dir.to_owned(), source };
+    let path = dir.join("lock");
+    let file = File::options().write(true).create(true).truncate(false).open(path).map_err(refused)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(refused(source)),
+    }
+}
+
 pub(super) fn lanes_wanted(limits: &Limits) -> u16 {
-    u16::try_from(limits.workers + limits.max_surge).unwrap_or(u16::MAX)
+    u16::try_from(limits.workers.saturating_add(limits.max_surge)).unwrap_or(u16::MAX)
 }
 
 /// The children of a service, by worker.

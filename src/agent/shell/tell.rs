@@ -11,7 +11,7 @@ use crate::agent::clock::Wall;
 use crate::agent::words;
 use crate::machine::event::{Cause, Note, Outcome, Symptom, Target};
 use crate::sys::clock;
-use crate::units::{Digest, RolloutId, Slot, WorkerId};
+use crate::units::{Digest, Moment, RolloutId, Slot, WorkerId};
 use crate::wire::api::{self, Progress, Report, Step};
 
 impl Shell {
@@ -68,20 +68,30 @@ impl Shell {
                 self.send_to_all(Progress::Resumed, reach.wall);
             }
             Note::Ended { rollout, outcome } => self.ended(rollout, &outcome, reach.wall),
-            Note::Scaled { workers } => {
-                info!(%service, workers, "scaled");
-                let said = format!("{workers} {} ready", words::workers(workers));
-                self.end_scaling(api::Outcome::Done, said, reach.wall);
-            }
+            Note::Scaled { workers } => self.scaled(workers, reach.wall),
         }
     }
 
     fn began(&mut self, to: Target, from: Option<Target>, wall: Wall) {
         let (rollout, generation, release) = (to.rollout, to.generation, to.release);
-        let from = from.map(|from| from.release);
         info!(service = %self.name, %rollout, %generation, release = release.short(), "rollout begins");
+        self.send_to_those_of(rollout, self.beginning(to, from), wall);
+    }
+
+    /// What somebody who begins to follow a rollout now has missed most: that it has begun, or what it waits for.
+    pub(super) fn where_it_stands(&self, rollout: RolloutId) -> Option<Progress> {
+        let rolling = self.machine.view().rollout?;
+        if rolling.to.rollout == rollout {
+            Some(self.beginning(rolling.to, rolling.from))
+        } else {
+            Some(Progress::Queued { rollout, behind: rolling.to.rollout })
+        }
+    }
+
+    fn beginning(&self, to: Target, from: Option<Target>) -> Progress {
+        let (rollout, generation, release) = (to.rollout, to.generation, to.release);
         let slots = self.book.plans.get(&rollout).map_or(0, |plan| plan.settings.limits.workers);
-        self.send_to_those_of(rollout, Progress::Began { rollout, generation, release, from, slots }, wall);
+        Progress::Began { rollout, generation, release, from: from.map(|from| from.release), slots }
     }
 
     /// A draining worker's connections were counted.
@@ -131,7 +141,11 @@ impl Shell {
         let said = format!(
             "slot {slot} was given up after {failures} failures: look at 'rollout logs', then deploy or restart"
         );
-        self.end_scaling(api::Outcome::NeedsPerson, said, wall);
+        self.end_scaling(|_| true, api::Outcome::NeedsPerson, &said, wall);
+        if let Some(first) = self.machine.starting() {
+            // Nobody would come back to whoever waits for it: it has no old release to go back to.
+            self.finish(first, api::Outcome::NeedsPerson, said, wall);
+        }
     }
 
     fn paused(&mut self, rollout: RolloutId, cause: &Cause, wall: Wall) {
@@ -227,20 +241,35 @@ impl Shell {
         self.end_following(Following::Rollout(rollout), report, wall);
     }
 
-    fn end_scaling(&mut self, outcome: api::Outcome, said: String, wall: Wall) {
-        let scaling = self.followers.iter().find(|follower| follower.what == Following::Scaling);
-        let Some(since) = scaling.map(|follower| follower.since) else { return };
-        let report = Report {
-            rollout: None,
-            service: self.name.to_string(),
-            outcome,
-            release: self.live_release(),
-            said,
-            failure: None,
-            took_ms: millis(clock::now().since(since)),
-            exit: words::exit(outcome),
-        };
-        self.end_following(Following::Scaling, report, wall);
+    fn scaled(&mut self, workers: u32, wall: Wall) {
+        info!(service = %self.name, workers, "scaled");
+        let said = format!("{workers} {} ready", words::workers(workers));
+        self.end_scaling(|asked| asked == workers, api::Outcome::Done, &said, wall);
+        let said = format!("a newer request took its place: {said}");
+        self.end_scaling(|_| true, api::Outcome::Superseded, &said, wall);
+    }
+
+    /// Sends an end to whoever follows a change to such a number of slots.
+    pub(super) fn end_scaling(&mut self, whose: impl Fn(u32) -> bool, outcome: api::Outcome, said: &str, wall: Wall) {
+        let ended: Vec<(Following, Moment)> = self
+            .followers
+            .iter()
+            .filter(|follower| matches!(follower.what, Following::Scaling(asked) if whose(asked)))
+            .map(|follower| (follower.what, follower.since))
+            .collect();
+        for (what, since) in ended {
+            let report = Report {
+                rollout: None,
+                service: self.name.to_string(),
+                outcome,
+                release: self.live_release(),
+                said: said.to_owned(),
+                failure: None,
+                took_ms: millis(clock::now().since(since)),
+                exit: words::exit(outcome),
+            };
+            self.end_following(what, report, wall);
+        }
     }
 
     fn end_following(&mut self, what: Following, report: Report, wall: Wall) {
@@ -279,7 +308,7 @@ impl Shell {
         let begun: BTreeSet<RolloutId> =
             self.followers.iter().filter_map(|follower| self.begun(follower.what)).collect();
         self.send(step(progress, wall), |what| match what {
-            Following::Scaling => true,
+            Following::Scaling(_) => true,
             Following::Rollout(rollout) => begun.contains(&rollout),
         });
     }
@@ -287,7 +316,7 @@ impl Shell {
     fn begun(&self, what: Following) -> Option<RolloutId> {
         match what {
             Following::Rollout(rollout) => self.book.plans.get(&rollout)?.began.map(|_| rollout),
-            Following::Scaling => None,
+            Following::Scaling(_) => None,
         }
     }
 

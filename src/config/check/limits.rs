@@ -5,12 +5,9 @@ use std::time::Duration;
 use crate::config::problem::{At, Problems};
 use crate::config::raw;
 use crate::config::read::{Count, Field, Workers};
-use crate::machine::limits::Limits;
+use crate::machine::limits::{Limits, MOST_WORKERS};
 
 use super::{Surroundings, at_least_one, positive, time};
-
-/// Each worker has a lane, lanes of draining generations are extra, and a lane's number has 16 bits.
-const MOST_WORKERS: u32 = 4096;
 
 pub(super) fn check(raw: &raw::Service, at: &At, around: &Surroundings<'_>, problems: &mut Problems<'_>) -> Limits {
     let nothing = (raw::Rollout::default(), raw::Drain::default(), raw::Restart::default(), raw::Readiness::default());

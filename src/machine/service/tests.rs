@@ -445,3 +445,31 @@ fn foreign_events_change_nothing() {
         assert_eq!(story.service, before, "{event:?}");
     }
 }
+
+#[test]
+fn a_first_start_brings_its_release_until_it_is_done_or_given_up() {
+    let give_up = GiveUp { failures: 1, ..limits(2).give_up };
+    let mut story = Story { service: Service::new(), now: Moment(1), said: Vec::new() };
+    story.roll(1, A, Limits { give_up, ..limits(2) });
+    assert_eq!((story.service.bringing(A), story.service.bringing(B)), (Some(RolloutId(1)), None));
+    assert_eq!(story.service.starting(), Some(RolloutId(1)));
+    // Whoever wants it again does not want to wait for what was given up.
+    story.exits(1);
+    assert_eq!((story.service.bringing(A), story.service.starting()), (None, Some(RolloutId(1))));
+    let serving = Story::serving(limits(2));
+    assert_eq!((serving.service.bringing(A), serving.service.starting()), (None, None));
+}
+
+#[test]
+fn a_service_that_is_reborn_uses_no_number_again() {
+    let mut story = Story::serving(limits(2));
+    story.roll(2, B, limits(2));
+    story.service = story.service.reborn();
+    story.roll(3, A, limits(1));
+    assert_eq!(story.did(), ["spawn w4 in 1 of a"]);
+    assert_eq!(story.service.view().target.map(|target| target.generation.0), Some(3));
+    let mut story = Story { service: Service::new(), now: Moment(1), said: Vec::new() };
+    [7, 3].into_iter().for_each(|stranger| story.service.number_on_after(WorkerId(stranger)));
+    story.roll(1, A, limits(1));
+    assert_eq!(story.did(), ["spawn w8 in 1 of a"]);
+}
