@@ -145,7 +145,7 @@ map! {
         /// Length of the accept queue. Default: 4096.
         backlog: Count,
         /// What the program itself binds (3000, unix:/path) where it means this listener. Only where handover is not
-        /// listen_fds. Default: the same as address.
+        /// listen_fds. Default: the address itself.
         r#as = "as": Alias,
         /// [::] does not listen on IPv4. Default: false.
         only_v6: Switch,
