@@ -104,6 +104,12 @@ fn the_keeper_answers_without_an_agent_and_beside_its_successor() {
     assert!(rig.stop().success());
 }
 
+/// Whether the worker holds the socket that listens on the public path.
+const IS_BOUND: &str = r#"#!/bin/sh
+inode=$(awk -v path="$PWD/public.sock" '$8 == path && $4 == "00010000" { print $7 }' /proc/net/unix)
+ls -l "/proc/$ROLLOUT_PID/fd" | grep -q "socket:\[$inode\]"
+"#;
+
 #[test]
 fn a_program_s_own_port_and_path_lead_to_the_listener() {
     if !Language::Node.is_here() || !Language::Python.is_here() {
@@ -116,9 +122,11 @@ fn a_program_s_own_port_and_path_lead_to_the_listener() {
     assert!(rig.stop().success());
 
     let listen = "listen: [{address: 'unix:public.sock', as: 'unix:app.sock'}]";
-    let accept = "readiness: {exec: [test, '!', -e, app.sock]}";
-    let lines = ["workers: 2", listen, accept, BRIEF, "handover: intercept", "env: {PORT: app.sock, HOST: ''}"];
-    let mut rig = Rig::start_in(home("server.js"), &config(&lines));
+    let home = home("server.js");
+    put_in_place(IS_BOUND, &home.path().join("is-bound"));
+    let bound = "readiness: {exec: [./is-bound], interval: 20ms}";
+    let lines = ["workers: 2", listen, bound, BRIEF, "handover: intercept", "env: {PORT: app.sock, HOST: ''}"];
+    let mut rig = Rig::start_in(home, &config(&lines));
     rig.wait_until_serving();
     let public = rig.home().join("public.sock");
     let answer = ask(UnixStream::connect(&public).expect("connect"), "/");
