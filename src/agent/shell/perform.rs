@@ -242,9 +242,9 @@ impl Shell {
     }
 
     fn await_empty(&mut self, worker: WorkerId, reach: &mut Reach<'_>) {
-        if let Some(hand) = self.workers.get(&worker) {
-            self.watch.vigils.empty(&self.name, worker, hand.pid, self.lanes.ports().into(), reach.inbox);
-        }
+        let Some(hand) = self.workers.get(&worker) else { return };
+        let gauges = self.lanes.routes(worker).into_iter().map(|route| route.gauge).collect();
+        self.watch.vigils.empty(&self.name, worker, hand.pid, self.lanes.ports().into(), gauges, reach.inbox);
     }
 
     fn stop_worker(&mut self, worker: WorkerId) {
