@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rollout::config::flags::{Flags, from_flags};
-use rollout::config::settings::{Address, Check, Listen, Mode, Pace, Program, Service, Settings, Watch};
+use rollout::config::settings::{
+    Address, Alias, Check, Handover, Listen, Mode, Pace, Program, Service, Settings, Watch,
+};
 use rollout::config::{ConfigError, Problem, load, parse, problem, sample, schema};
 use rollout::machine::limits::{Backoff, GiveUp, Linger, OnFailure};
 use rollout::units::{ServiceName, Signal};
@@ -124,7 +126,21 @@ const WRONG: &[(&str, &str)] = &[
     ("binary: x, listen: [80], keep: +5", "web.keep: expected a whole number"),
     ("binary: x, listen: [80], keep: 99999999999", "web.keep: expected a whole number"),
     ("binary: x, listen: [80], watch: perhaps", "web.watch: expected true, false or a map"),
-    ("binary: x, listen: [80], handover: magic", "web.handover: expected listen_fds"),
+    ("binary: x, listen: [80], handover: magic", "web.handover: expected listen_fds or intercept or auto"),
+    ("binary: x, listen: [{address: 80, as: 3000}]", "web.listen[0].as: says what the program itself binds"),
+    (
+        "binary: x, handover: auto, listen: [{address: 80, as: 0}]",
+        "web.listen[0].as: expected the port that the program",
+    ),
+    (
+        "binary: x, handover: auto, listen: [{address: 80, as: x}]",
+        "web.listen[0].as: expected the port that the program",
+    ),
+    ("binary: x, handover: auto, listen: [{address: 80, as: 'unix:/x'}]", "as: a path cannot stand for a TCP port"),
+    (
+        "binary: x, handover: auto, readiness: notify, listen: [{address: 'unix:/y', as: 80}]",
+        "as: a port cannot stand for a Unix socket",
+    ),
     ("binary: x, listen: [80], [1]: 2", "a key must be a word, this is a list"),
     ("binary: x, binary: y, listen: [80]", "web.binary: given twice (first at line 1): remove one"),
     // What runs.
@@ -360,16 +376,11 @@ services:
     assert_eq!(env, kept, "a value is the text that was written");
     let [http, v6, unix, named] = &web.listen[..] else { panic!("{:?}", web.listen) };
     let tcp = |at: &str, only_v6| Address::Tcp { at: at.parse().expect("an address"), only_v6 };
-    assert_eq!(
-        *http,
-        Listen { name: "http".into(), address: tcp("127.0.0.1:8080", false), mode: Mode::Shared, backlog: 128 }
-    );
-    assert_eq!(
-        *v6,
-        Listen { name: "8081".into(), address: tcp("[::]:8081", true), mode: Mode::Steered, backlog: 4096 }
-    );
+    let listen = |name: &str, address, mode, backlog| Listen { name: name.into(), address, mode, backlog, alias: None };
+    assert_eq!(*http, listen("http", tcp("127.0.0.1:8080", false), Mode::Shared, 128));
+    assert_eq!(*v6, listen("8081", tcp("[::]:8081", true), Mode::Steered, 4096));
     let socket = Address::Unix { path: "/srv/app/run/web.sock".into(), mode: 0o600, owner: Some("www:www".into()) };
-    assert_eq!(*unix, Listen { name: "web.sock".into(), address: socket, mode: Mode::Shared, backlog: 4096 });
+    assert_eq!(*unix, listen("web.sock", socket, Mode::Shared, 4096));
     assert_eq!(named.address, Address::Abstract { name: "web".into() });
     let expect = vec![(200, 200), (300, 302)];
     assert_eq!(web.health.check, Check::Http { path: "/healthz?x=1".into(), host: "example.org".into(), expect });
@@ -548,6 +559,20 @@ fn flagged(flags: &Flags) -> Result<(String, Service), String> {
         }
         Err(problems) => Err(problem::list(&problems)),
     }
+}
+
+#[test]
+fn what_a_program_binds_itself_can_be_another_port_or_path() {
+    let (_, plain) =
+        flagged(&Flags { handover: Some("intercept".to_owned()), ..flags(&["80"], &["x"]) }).expect("good");
+    assert_eq!((plain.handover, plain.listen[0].alias.clone()), (Handover::Intercept, None));
+    let unix = "{address: 'unix:/run/y', as: 'unix:y.sock'}";
+    let web = web(&format!("binary: x, handover: auto, listen: [{{address: 80, as: 3000}}, {unix}]"));
+    assert_eq!(web.handover, Handover::Auto);
+    assert_eq!(web.listen[0].alias, Some(Alias::Port(3000)));
+    assert!(matches!(&web.listen[1].alias, Some(Alias::Path(path)) if path.is_absolute() && path.ends_with("y.sock")));
+    let wrong = flagged(&Flags { handover: Some("magic".to_owned()), ..flags(&["80"], &["x"]) });
+    assert!(wrong.expect_err("no such way").contains("--handover"));
 }
 
 #[test]

@@ -87,7 +87,7 @@ struct Rig {
 fn steered(name: &str, at: &str) -> Listen {
     let at: SocketAddr = at.parse().expect("an address");
     let address = Address::Tcp { at, only_v6: at.is_ipv6() };
-    Listen { name: name.to_owned(), address, mode: Mode::Steered, backlog: 1024 }
+    Listen { name: name.to_owned(), address, mode: Mode::Steered, backlog: 1024, alias: None }
 }
 
 fn open(
@@ -553,7 +553,7 @@ async fn listeners_come_and_go_without_a_gap() {
 
 fn unix(path: &std::path::Path) -> Listen {
     let address = Address::Unix { path: path.to_owned(), mode: 0o600, owner: None };
-    Listen { name: "unix".to_owned(), address, mode: Mode::Shared, backlog: 16 }
+    Listen { name: "unix".to_owned(), address, mode: Mode::Shared, backlog: 16, alias: None }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::keeper::protocol::{Ask, ENV_OPEN_FILES, ENV_WATCHDOG_USEC, Inventory, Notice, Tell, VERSION};
+use crate::keeper::protocol::{Ask, ENV_OPEN_FILES, ENV_WATCHDOG_USEC, Inventory, Managed, Notice, Tell, VERSION};
 use crate::keeper::spec::{NotExecuted, Spec};
 use crate::sys::watched::Watched;
 use crate::sys::{clock, fd, fd_pass, memfd};
@@ -140,13 +140,14 @@ impl KeeperLink {
         self.tell(&Ask::Drop { name: name.to_owned() }, None)
     }
 
-    /// Starts a child on the fd that [`prepare_spawn`] made for it.
+    /// Starts a child on the fd that [`prepare_spawn`] made for it. It gets what is `managed` instead of what it binds, if its
+    /// specification asks for the filter.
     ///
     /// # Errors
     /// The keeper cannot start it, or the link is broken.
-    pub fn spawn(&mut self, child: &str, stdin: OwnedFd) -> Result<Spawned, SpawnError> {
+    pub fn spawn(&mut self, child: &str, stdin: OwnedFd, managed: Vec<Managed>) -> Result<Spawned, SpawnError> {
         let broken = |source| SpawnError::Link { child: child.to_owned(), source };
-        match self.ask(&Ask::Spawn { child: child.to_owned() }, Some(stdin.as_fd())).map_err(broken)? {
+        match self.ask(&Ask::Spawn { child: child.to_owned(), managed }, Some(stdin.as_fd())).map_err(broken)? {
             (Tell::Spawned { pid, .. }, Some(pidfd)) => Ok(Spawned { pid, pidfd }),
             (Tell::NotSpawned { child, error }, _) => Err(SpawnError::Refused { child, cause: error }),
             (tell, _) => Err(broken(self.out_of_step(&tell))),

@@ -8,6 +8,7 @@ mod clock;
 pub mod control;
 mod desk;
 mod ending;
+mod handover;
 mod happening;
 mod inherited;
 pub mod keeper_link;

@@ -31,6 +31,9 @@ const STRAGGLERS: Duration = Duration::from_millis(2);
 const COUNT_PAUSE: Duration = Duration::from_millis(100);
 /// The pause after a count is at least this many times as long as the count.
 const COUNTING_SHARE: u32 = 10;
+/// Looks in a row at which a worker that would die of the stop signal has no connection. On a busy host the last one may
+/// still be on its way from the lane's handshake to the program when the first look finds none.
+const QUIET_LOOKS: u32 = 2;
 /// Between two counts that only people wait for.
 const SHOW_PAUSE: Duration = Duration::from_secs(1);
 
@@ -67,24 +70,25 @@ impl Vigils {
         });
     }
 
-    /// Reports `Emptied` when the worker holds no connection any more.
+    /// Reports `Emptied` when the worker holds no connection any more and none waits for it.
     pub(crate) fn empty(
         &mut self,
         service: &ServiceName,
         worker: WorkerId,
         pid: i32,
         ports: Arc<[u16]>,
+        gauges: Vec<Gauge>,
         inbox: &mpsc::Sender<Happening>,
     ) {
         let (service, inbox, counting) = (service.clone(), inbox.clone(), Arc::clone(&self.counting));
         self.spawn(worker, async move {
-            loop {
+            let mut quiet = 0;
+            while quiet < QUIET_LOOKS {
                 let (quick, pause) = connections(&counting, pid, &ports, Search::Quick, COUNT_PAUSE).await;
-                if quick == Some(0)
-                    && connections(&counting, pid, &ports, Search::Thorough, COUNT_PAUSE).await.0 == Some(0)
-                {
-                    break;
-                }
+                let none = quick == Some(0)
+                    && is_empty(&gauges)
+                    && connections(&counting, pid, &ports, Search::Thorough, COUNT_PAUSE).await.0 == Some(0);
+                quiet = if none { quiet + 1 } else { 0 };
                 sleep(pause).await;
             }
             let _ = inbox.send(Happening::Event(service, Event::Emptied(worker))).await;

@@ -1,9 +1,9 @@
 //! What a worker is started with: its command line and its environment.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 
 use super::archive::Archive;
-use super::lanes::Assigned;
 use crate::config::settings::{Program, Service};
 use crate::keeper::protocol::{ENV_OPEN_FILES, ENV_WATCHDOG_USEC};
 use crate::machine::event::Target;
@@ -51,14 +51,14 @@ pub(crate) fn command(program: &Program, archive: &Archive, release: Digest) -> 
 pub(crate) fn environment(
     settings: &Service,
     who: &Who<'_>,
-    assigned: &Assigned,
+    passed: &[(String, OwnedFd)],
     port: Option<u16>,
     notify: Option<&NotifySocket>,
 ) -> Vec<(String, String)> {
     let mut env = inherited();
-    if !assigned.fds.is_empty() {
-        let names: Vec<&str> = assigned.fds.iter().map(|(name, _)| name.as_str()).collect();
-        env.insert("LISTEN_FDS".to_owned(), assigned.fds.len().to_string());
+    if !passed.is_empty() {
+        let names: Vec<&str> = passed.iter().map(|(name, _)| name.as_str()).collect();
+        env.insert("LISTEN_FDS".to_owned(), passed.len().to_string());
         env.insert("LISTEN_FDNAMES".to_owned(), names.join(":"));
     }
     if let Some(port) = port {

@@ -53,6 +53,9 @@ struct RunFlags {
     /// When a worker is ready: accept, notify, http:/PATH, exec:COMMAND or alive_for:TIME
     #[arg(long, value_name = "CHECK", requires = "command", help_heading = "Without a file")]
     readiness: Option<String>,
+    /// How workers get their sockets: listen_fds, for their own bind() (intercept), or both (auto)
+    #[arg(long, value_name = "WAY", requires = "command", help_heading = "Without a file")]
+    handover: Option<String>,
     /// A variable of the workers' environment; may be repeated
     #[arg(long, value_name = "K=V", requires = "command", help_heading = "Without a file")]
     env: Vec<String>,
@@ -98,7 +101,8 @@ impl RunFlags {
         for (name, texts) in [("listen", &self.listen), ("env", &self.env)] {
             texts.iter().for_each(|text| flag(name, text.as_ref()));
         }
-        for (name, text) in [("workers", &self.workers), ("name", &self.name), ("readiness", &self.readiness)] {
+        let (workers, name) = (("workers", &self.workers), ("name", &self.name));
+        for (name, text) in [workers, name, ("readiness", &self.readiness), ("handover", &self.handover)] {
             text.iter().for_each(|text| flag(name, text.as_ref()));
         }
         if !self.command.is_empty() {
@@ -109,13 +113,15 @@ impl RunFlags {
     }
 
     fn into_start(self) -> Start {
-        let Self { config, socket, state_dir, listen, workers, name, readiness, env, cwd, command } = self;
+        let Self { config, socket, state_dir, listen, workers, name, readiness, handover, env, cwd, command } = self;
         let source = if command.is_empty() {
             Source::File(config)
         } else {
             let cwd = cwd.map(|cwd| cwd.to_string_lossy().into_owned());
-            Source::Flags(Flags { name, listen, workers, readiness, env, cwd, command })
+            Source::Flags(Flags { name, listen, workers, readiness, handover, env, cwd, command })
         };
+        // Workers start in a directory of their own, and their programs are found below this one.
+        let state_dir = state_dir.map(|path| std::path::absolute(&path).unwrap_or(path));
         Start { source, socket, state_dir }
     }
 }
@@ -130,7 +136,21 @@ mod tests {
             &["run"],
             &["run", "-c", "a b.yaml", "--socket", "-odd", "--state-dir=/s"],
             &["run", "--listen", "8080", "--listen", "unix:@x", "--workers", "auto", "--", "./server", "--", "-c", "x"],
-            &["run", "--name=-n", "--readiness", "http:/", "--env", "A=B C", "--env=-D=", "--cwd", "/", "--", "x"],
+            &[
+                "run",
+                "--name=-n",
+                "--readiness",
+                "http:/",
+                "--handover",
+                "auto",
+                "--env",
+                "A=B C",
+                "--env=-D=",
+                "--cwd",
+                "/",
+                "--",
+                "x",
+            ],
         ];
         for words in told {
             let told =

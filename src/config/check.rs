@@ -65,11 +65,13 @@ fn service(
     taken: &mut listen::Taken,
     problems: &mut Problems<'_>,
 ) -> Service {
-    let listen = listen::check(&raw.listen, around, taken, problems);
+    let handover = raw.handover.value().copied().unwrap_or_default();
+    let listen = listen::check(&raw.listen, handover, around, taken, problems);
     Service {
         program: program(raw, at, around, problems),
         cwd: path(&raw.cwd, around, problems).unwrap_or_else(|| around.dir.to_owned()),
         env: env(&raw.env, problems),
+        handover,
         health: health::check(raw, at, &listen, problems),
         listen,
         limits: limits::check(raw, at, around, problems),

@@ -20,6 +20,8 @@ pub struct Flags {
     pub workers: Option<String>,
     /// `--readiness`: `accept`, `notify`, `http:/path`, `exec:command` or `alive_for:5s`.
     pub readiness: Option<String>,
+    /// `--handover`: `listen_fds`, `intercept` or `auto`.
+    pub handover: Option<String>,
     /// `--env KEY=VALUE`, any number of times; the last one of a key counts.
     pub env: Vec<String>,
     /// `--cwd`; the current directory if not given.
@@ -49,6 +51,9 @@ fn tree(flags: &Flags, problems: &mut Problems<'_>) -> Node {
     }
     if let Some(readiness) = &flags.readiness {
         service.put("readiness", self::readiness(readiness));
+    }
+    if let Some(handover) = &flags.handover {
+        service.put("handover", text(handover, "--handover"));
     }
     if !flags.listen.is_empty() {
         let addresses = flags.listen.iter().map(|address| text(address, "--listen")).collect();

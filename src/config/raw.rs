@@ -7,22 +7,32 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::config::settings::Mode;
+use crate::config::settings::{Handover, Mode};
 use crate::machine::limits::{Backoff, GiveUp, Linger, OnFailure};
 use crate::units::Signal;
 
 use super::human::Endpoint;
 use super::problem::{At, Problems};
 use super::read::{
-    Count, Field, Handover, Known, List, Named, Permissions, Read, Size, Statuses, Switch, Switchable, Text, Time,
+    Alias, Count, Field, Known, List, Named, Permissions, Read, Size, Statuses, Switch, Switchable, Text, Time,
     Workers, Yes, known_entries,
 };
 use super::tree::{Node, Shape, clipped};
 
+/// How a key is written: as its field, unless that would be a word of Rust.
+macro_rules! key {
+    ($key:ident) => {
+        stringify!($key)
+    };
+    ($key:ident $written:literal) => {
+        $written
+    };
+}
+
 /// Declares a map with fixed keys. `or SCALAR: SCHEMA` adds a short form: a function from its text to the map.
 macro_rules! map {
     ($(#[doc = $about:literal])* $name:ident $(or $short:path: $form:tt)? {
-        $($(#[doc = $doc:literal])* $key:ident: $type:ty,)*
+        $($(#[doc = $doc:literal])* $key:ident $(= $written:literal)?: $type:ty,)*
     }) => {
         $(#[doc = $about])*
         #[derive(Debug, Default)]
@@ -36,10 +46,10 @@ macro_rules! map {
                     return $short(text, at).map_err(|advice| problems.add(at, advice)).ok();
                 })?
                 let mut map = Self::default();
-                for entry in known_entries(node, at, &[$(stringify!($key)),*], problems)? {
+                for entry in known_entries(node, at, &[$(key!($key $($written)?)),*], problems)? {
                     match entry {
-                        $(Known::Key(stringify!($key), value, at) => map.$key = Field::read(value, at, problems),)*
-                        $(Known::Meant(stringify!($key)) => map.$key.miss(),)*
+                        $(Known::Key(key!($key $($written)?), value, at) => map.$key = Field::read(value, at, problems),)*
+                        $(Known::Meant(key!($key $($written)?)) => map.$key.miss(),)*
                         Known::Key(..) | Known::Meant(_) => {}
                     }
                 }
@@ -52,7 +62,7 @@ macro_rules! map {
                 stringify!($name).into()
             }
             fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-                let keys = [$((stringify!($key), concat!($($doc),*), generator.subschema_for::<$type>())),*];
+                let keys = [$((key!($key $($written)?), concat!($($doc),*), generator.subschema_for::<$type>())),*];
                 let map = object(keys);
                 $(let map = json_schema!({ "anyOf": [$form, map] });)?
                 map
@@ -90,7 +100,8 @@ map! {
         workers: Workers,
         /// The sockets, in the order in which workers get them (fd 3 first).
         listen: List<Listener>,
-        /// How a worker gets its sockets. Default: listen_fds.
+        /// How a worker gets its sockets: passed as systemd does (listen_fds), for its own bind() of the same port (intercept), or
+        /// both (auto). Default: listen_fds.
         handover: Handover,
         /// When a worker is ready. Default: accept.
         readiness: Readiness,
@@ -128,6 +139,9 @@ map! {
         mode: Mode,
         /// Length of the accept queue. Default: 4096.
         backlog: Count,
+        /// What the program itself binds (3000, unix:/path) where it means this listener. Only where handover is not
+        /// listen_fds. Default: the address itself.
+        r#as = "as": Alias,
         /// [::] does not listen on IPv4. Default: false.
         only_v6: Switch,
         /// Permission bits of a Unix socket. Default: 0660.
@@ -294,7 +308,8 @@ schemas! {
     Linger, "Linger", {"type": "string", "examples": ["auto", "10s"]};
     Mode, "Mode", {"enum": ["steered", "shared"]};
     OnFailure, "OnFailure", {"enum": ["rollback", "pause"]};
-    Handover, "Handover", {"enum": ["listen_fds"]};
+    Handover, "Handover", {"enum": ["listen_fds", "intercept", "auto"]};
+    Alias, "Alias", {"type": ["string", "integer"], "examples": [3000, "unix:/run/app.sock"]};
 }
 
 /// Gives a kind of value that is made of another one its schema.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::config::settings::Mode;
+use crate::config::settings::{Handover, Mode};
 use crate::machine::limits::{Backoff, GiveUp, Linger, OnFailure};
 use crate::units::Signal;
 
@@ -279,10 +279,11 @@ pub(super) enum Workers {
     Number(u32),
 }
 
-/// How a worker gets its sockets. More ways will come.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Handover {
-    ListenFds,
+/// What a program binds instead of a listener's address.
+#[derive(Debug, Clone)]
+pub(super) enum Alias {
+    Port(u16),
+    Path(String),
 }
 
 scalars! {
@@ -302,7 +303,23 @@ scalars! {
     Linger, "a duration or auto", linger;
     Mode, "steered or shared", |text| word(text, &[("steered", Mode::Steered), ("shared", Mode::Shared)]);
     OnFailure, "rollback or pause", |text| word(text, &[("rollback", OnFailure::Rollback), ("pause", OnFailure::Pause)]);
-    Handover, "listen_fds", |text| word(text, &[("listen_fds", Handover::ListenFds)]);
+    Handover, "listen_fds, intercept or auto", |text| word(text, &HANDOVERS);
+    Alias, "a port or unix:/path", alias;
+}
+
+const HANDOVERS: [(&str, Handover); 3] =
+    [("listen_fds", Handover::ListenFds), ("intercept", Handover::Intercept), ("auto", Handover::Auto)];
+
+fn alias(text: &str) -> Result<Alias, String> {
+    let advice = || format!("expected the port that the program binds, or unix:/path, found {:?}", clipped(text));
+    match text.strip_prefix("unix:") {
+        Some("") => Err(advice()),
+        Some(path) if !path.starts_with('@') => Ok(Alias::Path(no_nul(path)?.0)),
+        Some(_) => Err(advice()),
+        None => {
+            text.parse().ok().filter(|port| *port > 0 && !text.starts_with('+')).map(Alias::Port).ok_or_else(advice)
+        }
+    }
 }
 
 /// One of the given words.

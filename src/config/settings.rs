@@ -32,6 +32,9 @@ pub struct Service {
     pub env: BTreeMap<String, String>,
     /// The sockets, in the order in which workers get them (fd 3 first). May be empty.
     pub listen: Vec<Listen>,
+    /// How workers get them.
+    #[serde(default)]
+    pub handover: Handover,
     /// When a worker is ready, and how it is watched afterwards.
     pub health: Health,
     /// The machine's numbers.
@@ -88,6 +91,32 @@ pub struct Listen {
     pub mode: Mode,
     /// Length of the accept queue; 4096 if not given.
     pub backlog: u32,
+    /// What the program binds instead of this address. `None`: the same.
+    #[serde(default)]
+    pub alias: Option<Alias>,
+}
+
+/// What a program that binds for itself binds where it means a listener: `as:`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Alias {
+    /// A TCP port.
+    Port(u16),
+    /// A Unix socket with a path, absolute.
+    Path(PathBuf),
+}
+
+/// How workers get their sockets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Handover {
+    /// As systemd passes them: `LISTEN_FDS`, from fd 3 on.
+    #[default]
+    ListenFds,
+    /// For their own `bind(2)` of the same port or path, which is answered in the kernel's place.
+    Intercept,
+    /// Both, whichever the program uses.
+    Auto,
 }
 
 /// Where a listener listens.

@@ -8,6 +8,7 @@
 //! run.rs            the loop: wait, bury the dead, take signals, answer the agent
 //! table.rs          named fds and children
 //! link.rs           packets from and to the agent
+//! intercept.rs      answers to workers that bind for themselves
 //! agent_process.rs  the agent's life: started, running, waiting to be started again
 //! systemd.rs        inherited sockets and notices of the service manager
 //! shim.rs           `rollout __exec`, which becomes a worker; diagnosis.rs says why it could not
@@ -15,6 +16,7 @@
 
 mod agent_process;
 mod diagnosis;
+mod intercept;
 mod link;
 mod log;
 pub mod protocol;

@@ -6,12 +6,14 @@
 //! Packets are answered in order; [`Tell::Exited`] and [`Tell::Signalled`] may
 //! come between a question and its answer.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::units::{Exit, Signal};
 
 /// Both sides must say the same number.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The number of the fd on which an agent finds its link to the keeper: its standard input.
 pub const LINK_FD: i32 = 0;
@@ -54,6 +56,9 @@ pub enum Ask {
     Spawn {
         /// A name that no living or unforgotten child has.
         child: String,
+        /// What the child and its descendants get instead of what they bind. Not empty: the specification must ask for
+        /// the filter ([`super::spec::Spec::filter`]), whose calls the keeper then answers.
+        managed: Vec<Managed>,
     },
     /// The exit of this child has been dealt with; the keeper no longer needs to remember it.
     Forget {
@@ -159,4 +164,25 @@ pub enum Notice {
     Stopping,
     /// `WATCHDOG=1`.
     Watchdog,
+}
+
+/// A socket that is put in the place of what a worker binds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Managed {
+    /// What the program binds.
+    pub at: ManagedAt,
+    /// The socket that it gets: a name that was `Put`.
+    pub socket: String,
+}
+
+/// What a program binds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ManagedAt {
+    /// A TCP port, on whatever address.
+    Port(u16),
+    /// A path, absolute.
+    Path(PathBuf),
+    /// A name in the abstract namespace.
+    Abstract(String),
 }

@@ -8,14 +8,15 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use super::agent_process::{Backoff, OWN_BINARY, Recipe, Running};
+use super::intercept::Interceptors;
 use super::link::Heard;
 use super::log::log;
-use super::protocol::{Ask, Tell, VERSION};
+use super::protocol::{Ask, Managed, Tell, VERSION};
 use super::systemd;
 use super::table::{PIDFD_PREFIX, Table};
 use crate::sys::child::{self, Leftovers};
 use crate::sys::signals::Signals;
-use crate::sys::{clock, fd, memfd, poll, tree};
+use crate::sys::{clock, fd, fd_pass, memfd, poll, tree};
 use crate::units::{Exit, Moment, Signal};
 
 /// SIGHUP, SIGINT, SIGUSR1, SIGUSR2, SIGTERM: meant for the agent.
@@ -44,6 +45,7 @@ pub fn run(agent_args: Vec<OsString>) -> ExitCode {
 
 struct Keeper {
     table: Table,
+    interceptors: Interceptors,
     signals: Signals,
     /// Came and not told yet. A set: one of each is enough, so it is bounded.
     pending: BTreeSet<Signal>,
@@ -90,6 +92,7 @@ impl Keeper {
         let open_files = fd::raise_open_files()?;
         Ok(Self {
             table,
+            interceptors: Interceptors::default(),
             signals,
             pending: BTreeSet::new(),
             foreign: tree::own_children().into_iter().collect(),
@@ -118,6 +121,9 @@ impl Keeper {
 
     fn wait(&mut self) {
         let mut awaited = vec![(self.signals.as_fd(), poll::For::Reading)];
+        let (callers, calls): (Vec<_>, Vec<_>) =
+            self.interceptors.fds().map(|(child, fd)| (child.to_owned(), fd)).unzip();
+        awaited.extend(calls.into_iter().map(|fd| (fd, poll::For::Reading)));
         let until = match &self.agent {
             Agent::StartAt(moment) => Some(*moment),
             Agent::Running(agent) => {
@@ -125,9 +131,13 @@ impl Keeper {
                 agent.deadline()
             }
         };
-        if let Err(error) = poll::wait(&awaited, until) {
+        let ready = poll::wait(&awaited, until).unwrap_or_else(|error| {
             // ENOMEM is the only one possible: nothing better to do than to try again.
             log(format_args!("cannot wait: {error}"));
+            Vec::new()
+        });
+        for (child, _) in callers.iter().zip(ready.iter().skip(1)).filter(|(_, ready)| ready.reading) {
+            self.interceptors.tend(child, &self.table);
         }
         if let Agent::Running(agent) = &mut self.agent {
             agent.kill_if_late();
@@ -166,6 +176,7 @@ impl Keeper {
             }
             if let Some(child) = child {
                 self.table.exited(&child, dead.exit);
+                self.interceptors.exited(&child);
             } else if is_agent {
                 self.agent_exited(dead.exit);
             }
@@ -295,7 +306,7 @@ impl Keeper {
                 self.table.drop_fd(&name);
                 None
             }
-            (Ask::Spawn { child }, Some(stdin)) => Some(match self.spawn(&child, stdin) {
+            (Ask::Spawn { child, managed }, Some(stdin)) => Some(match self.spawn(&child, stdin, managed) {
                 Ok((pid, pidfd)) => (Tell::Spawned { child, pid }, Some(pidfd)),
                 Err(error) => (Tell::NotSpawned { child, error }, None),
             }),
@@ -338,13 +349,18 @@ impl Keeper {
     }
 
     /// Starts the shim, which becomes the child's program.
-    fn spawn(&mut self, child: &str, stdin: OwnedFd) -> Result<(i32, OwnedFd), String> {
+    fn spawn(&mut self, child: &str, stdin: OwnedFd, managed: Vec<Managed>) -> Result<(i32, OwnedFd), String> {
         if self.table.has_child(child) {
             return Err(format!("a child called {child} is alive or not forgotten"));
         }
         let mut command = Command::new(OWN_BINARY);
         systemd::hide_variables(&mut command);
         command.arg("__exec").stdin(Stdio::from(stdin));
+        if !managed.is_empty() {
+            let (ours, theirs) = fd_pass::pair().map_err(|error| format!("cannot make its door: {error}"))?;
+            command.stdout(Stdio::from(theirs));
+            self.interceptors.add(child.to_owned(), ours, managed);
+        }
         let mut process = command.spawn().map_err(|error| format!("cannot start a process: {error}"))?;
         // Our copy of the shim's socket goes with it: its end tells the agent that the program runs.
         drop(command);

@@ -11,7 +11,8 @@ use std::process::ExitCode;
 
 use super::diagnosis;
 use super::log::log;
-use super::spec::{NotExecuted, Spec};
+use super::spec::{Filter, NotExecuted, Spec};
+use crate::sys::intercept::filter;
 use crate::sys::{child, exec, fd, fd_pass, memfd, tree};
 
 /// The kernel does not take more than a quarter of the stack, 2 MiB by default, as arguments and environment
@@ -56,6 +57,8 @@ fn become_worker(link: &mut Link) -> Result<Infallible, NotExecuted> {
     let program = exec::Program::new(&spec.command, &environment(&spec)).map_err(|error| {
         failed("start the program", format!("a NUL character in its command or environment: {error}"))
     })?;
+    // Before the output takes the place of the door.
+    install_filter(spec.filter)?;
     exec::new_session().map_err(|error| failed("make a session", error))?;
     link.0 = exec::out_of_the_way(link.0.as_fd(), passed.len()).map_err(|error| failed("make room for fds", error))?;
     exec::lay_out(output, passed).map_err(|error| failed("lay out fds", error))?;
@@ -66,6 +69,24 @@ fn become_worker(link: &mut Link) -> Result<Infallible, NotExecuted> {
     exec::reset_signals().map_err(|error| failed("reset signals", error))?;
     let Err((file, error)) = program.execute();
     Err(failed(format!("start {file}"), diagnosis::cause(&file, &error)))
+}
+
+/// Lets the keeper answer this process' calls of `bind`, and those of all that it starts. The way to the keeper is its door:
+/// standard output, until the worker's own comes there. What it says on the door is the fd on which the calls arrive, or why
+/// there is none.
+fn install_filter(wanted: Filter) -> Result<(), NotExecuted> {
+    if wanted == Filter::None {
+        return Ok(());
+    }
+    let door = io::stdout();
+    let said = match (filter::install(), wanted) {
+        (Ok(calls), _) => fd_pass::send(door.as_fd(), b"calls", &[calls.as_fd()]),
+        (Err(error), Filter::Required) => return Err(failed("answer its bind() (handover: intercept)", error)),
+        (Err(error), Filter::IfPossible | Filter::None) => {
+            fd_pass::send(door.as_fd(), error.to_string().as_bytes(), &[])
+        }
+    };
+    said.map_err(|error| failed("give the answering of its bind() to the keeper", error))
 }
 
 /// The specification, the output, and the fds from 3 on.
@@ -108,7 +129,14 @@ mod tests {
 
     fn with_env(env: &[(&str, &str)]) -> Vec<(String, String)> {
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        environment(&Spec { command: vec![], env, cwd: "/".into(), listen_fds: 0, open_files: None })
+        environment(&Spec {
+            command: vec![],
+            env,
+            cwd: "/".into(),
+            listen_fds: 0,
+            open_files: None,
+            filter: Filter::None,
+        })
     }
 
     #[test]

@@ -18,6 +18,20 @@ pub struct Spec {
     pub listen_fds: usize,
     /// The soft RLIMIT_NOFILE that the agent found when it started; `None`: leave as it is.
     pub open_files: Option<u64>,
+    /// Whether the keeper answers its calls of `bind`.
+    pub filter: Filter,
+}
+
+/// Whether a worker's calls of `bind`, `listen` and `shutdown` are answered by the keeper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    /// They go to the kernel.
+    None,
+    /// They are answered if this host can do it.
+    IfPossible,
+    /// They are answered, or the worker does not start.
+    Required,
 }
 
 /// Why the worker's program does not run: a packet of JSON on the socket that was the shim's standard input. End of file

@@ -8,11 +8,12 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
 };
+use nix::sys::stat::fstat;
 use nix::sys::time::TimeVal;
 
 /// How many established connections to these local ports the processes hold. A process that is gone holds none. The
@@ -35,6 +36,20 @@ pub fn established(pids: impl FnOnce() -> Vec<i32>, ports: &[u16]) -> io::Result
         }
     }
     Ok(u32::try_from(held.len()).unwrap_or(u32::MAX))
+}
+
+/// Whether one of the processes holds this socket. A process that is gone holds none.
+///
+/// # Errors
+/// It is no socket, or a process may not be looked at.
+pub fn is_held(socket: impl AsFd, pids: &[i32]) -> io::Result<bool> {
+    let inode = fstat(socket.as_fd())?.st_ino;
+    for pid in pids {
+        if sockets_of(*pid)?.into_iter().any(|held| u64::from(held) == inode) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The inodes of the sockets among a process' fds.
@@ -190,6 +205,18 @@ mod tests {
         other.wait().expect("wait");
         assert_eq!(established(|| vec![pid, me()], &[port]).expect("ask"), 1);
         assert_eq!(established(Vec::new, &[port]).expect("ask"), 0);
+    }
+
+    #[test]
+    fn a_socket_is_held_by_whoever_has_an_fd_for_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let mut other = Command::new("cat").stdin(Stdio::piped()).spawn().expect("start cat");
+        let pid = i32::try_from(other.id()).expect("a pid");
+        assert!(is_held(&listener, &[pid, me()]).expect("ask"));
+        assert!(!is_held(&listener, &[pid]).expect("ask"));
+        drop(other.stdin.take());
+        other.wait().expect("wait");
+        assert!(!is_held(&listener, &[pid]).expect("ask"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod exec;
 pub mod fd;
 pub mod fd_pass;
 pub mod group;
+pub mod intercept;
 pub mod knock;
 pub mod listener;
 pub mod memfd;

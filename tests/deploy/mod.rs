@@ -41,14 +41,7 @@ impl Language {
             Self::Node => "worker.js",
             Self::Python => "worker.py",
         };
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(source);
-        let text = fs::read_to_string(&source).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
-        let line = "VERSION = \"v1\"";
-        assert!(text.contains(line), "{} has no line {line}", source.display());
-        let unfinished = to.with_extension("unfinished");
-        fs::write(&unfinished, text.replace(line, &format!("VERSION = \"{version}\""))).expect("write a release");
-        fs::set_permissions(&unfinished, Permissions::from_mode(0o755)).expect("make it executable");
-        fs::rename(&unfinished, to).expect("put it in place");
+        put_in_place(with_version(&format!("examples/{source}"), version), to);
         to.to_owned()
     }
 
@@ -67,6 +60,24 @@ impl Language {
         }
         there
     }
+}
+
+/// The text of a program of this repository that answers with this version.
+pub(crate) fn with_version(source: &str, version: &str) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    let text = fs::read_to_string(&source).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+    let lines = ["VERSION = \"v1\"", "VERSION: &str = \"v1\""];
+    let line = lines.into_iter().find(|line| text.contains(line));
+    let line = line.unwrap_or_else(|| panic!("{} has no line {}", source.display(), lines[0]));
+    text.replace(line, &line.replace("v1", version))
+}
+
+/// Writes a program, which appears whole.
+pub(crate) fn put_in_place(text: impl AsRef<[u8]>, to: &Path) {
+    let unfinished = to.with_extension("unfinished");
+    fs::write(&unfinished, text).expect("write a release");
+    fs::set_permissions(&unfinished, Permissions::from_mode(0o755)).expect("make it executable");
+    fs::rename(&unfinished, to).expect("put it in place");
 }
 
 /// For workers that say themselves that they are ready.
@@ -92,10 +103,15 @@ impl Scene {
     /// Starts `web` with these lines of configuration beside its `binary:`, waits until every slot serves, and then puts
     /// load on its first listener.
     pub(crate) fn start(name: &'static str, language: Language, lines: &[&str], mix: Mix) -> Self {
+        Self::start_with(name, |to, version| drop(language.release(to, version)), lines, mix)
+    }
+
+    /// The same with releases of another make.
+    pub(crate) fn start_with(name: &'static str, release: impl Fn(&Path, &str), lines: &[&str], mix: Mix) -> Self {
         let home = TempDir::new().expect("a temporary directory");
-        language.release(&home.path().join("web"), VERSIONS[0]);
+        release(&home.path().join("web"), VERSIONS[0]);
         for version in VERSIONS {
-            language.release(&home.path().join(version), version);
+            release(&home.path().join(version), version);
         }
         let mut rig = Rig::start_in(home, &config(lines));
         rig.wait_until_serving();

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rollout::agent::keeper_link::{self, KeeperLink, Spawned, prepare_spawn};
 use rollout::keeper::protocol::{Inventory, Notice};
-use rollout::keeper::spec::Spec;
+use rollout::keeper::spec::{Filter, Spec};
 use rollout::keeper::{self, shim};
 use rollout::sys::tree;
 use tokio::runtime::{Builder, Runtime};
@@ -131,9 +131,10 @@ impl Agent {
             cwd: self.directory.clone(),
             listen_fds: fds.len(),
             open_files: Some(512),
+            filter: Filter::None,
         };
         let (stdin, answer): (OwnedFd, _) = prepare_spawn(&spec, output.as_fd(), &fds)?;
-        let child = self.link.spawn(name, stdin)?;
+        let child = self.link.spawn(name, stdin, vec![])?;
         let pid = child.pid;
         self.children.insert(name.to_owned(), child);
         self.runtime.block_on(answer.executed(LONG))?;

@@ -5,11 +5,13 @@ use std::os::fd::OwnedFd;
 
 use super::group::WAITING_ROOM;
 use super::listener::{Listener, add_made};
+use super::names;
 use super::repair::RESERVE;
 use super::report::{Assigned, Damage, LanesError, Made, Standing, What};
 use super::tenant::{Entry, Occupant, Tenant, Tenure};
 use super::watch::{Take, Tasks};
 use crate::agent::route::Route;
+use crate::sys::connections::is_held;
 use crate::sys::listener;
 use crate::sys::steer::MAX_ADMITTED;
 use crate::units::{LaneIndex, ServiceName, WorkerId};
@@ -45,6 +47,36 @@ impl Lanes {
     #[must_use]
     pub fn ports(&self) -> Vec<u16> {
         self.entries.iter().filter_map(|entry| entry.listener.port()).collect()
+    }
+
+    /// Under which name the keeper holds what this worker has of a listener.
+    #[must_use]
+    pub fn keeper_name(&self, worker: WorkerId, listener: &str) -> Option<String> {
+        let tenant = self.tenants.get(&worker).filter(|tenant| tenant.has(listener))?;
+        let entry = self.entries.iter().find(|entry| entry.listener.name() == listener)?;
+        match (&entry.listener, tenant.lane) {
+            (Listener::Steered(_), Some(lane)) => Some(names::lane(&self.service, listener, lane)),
+            (Listener::Steered(_), None) => None,
+            (Listener::Shared(_), _) => Some(names::shared(&self.service, listener)),
+        }
+    }
+
+    /// The addresses of those listeners of a worker of which none of these processes holds the worker's socket. One that
+    /// cannot be looked at counts as held.
+    #[must_use]
+    pub fn not_held(&self, worker: WorkerId, pids: &[i32]) -> Vec<String> {
+        let Some(tenant) = self.tenants.get(&worker) else { return vec![] };
+        let is_missing = |listener: &&Listener| {
+            let held = match (listener, tenant.lane) {
+                (Listener::Steered(group), Some(lane)) => {
+                    group.lane(lane).is_none_or(|lane| is_held(&**lane, pids).unwrap_or(true))
+                }
+                (Listener::Steered(_), None) => true,
+                (Listener::Shared(shared), _) => is_held(&shared.socket, pids).unwrap_or(true),
+            };
+            tenant.has(listener.name()) && !held
+        };
+        self.configured().filter(is_missing).map(|listener| listener.place().to_string()).collect()
     }
 
     pub(super) fn configured(&self) -> impl Iterator<Item = &Listener> {

@@ -9,13 +9,14 @@ use tracing::{debug, error, warn};
 use super::{Exec, Reach, Shell, Worker};
 use crate::agent::book::{Farewell, Post};
 use crate::agent::chain;
+use crate::agent::handover;
 use crate::agent::happening::Happening;
 use crate::agent::keeper_link::{open_files_at_start, prepare_spawn};
 use crate::agent::lanes::{Assigned, Damage, Lanes, LanesError, Made, What};
 use crate::agent::names;
 use crate::agent::prober::{Finding, Stage, Subject};
 use crate::agent::worker_env;
-use crate::config::settings::Check;
+use crate::config::settings::{Check, Handover};
 use crate::keeper::spec::{NotExecuted, Spec};
 use crate::machine::event::{Action, Event, Symptom, Target};
 use crate::machine::service::Wanted;
@@ -105,20 +106,23 @@ impl Shell {
             put(&self.name, reach, &names::notify(&self.name, worker), socket.as_fd());
         }
         let who = worker_env::Who { service: &self.name, worker, slot, target };
-        let env = worker_env::environment(&settings, &who, &assigned, self.lanes.port(), notify.as_ref());
+        let passed = handover::passed(settings.handover, &assigned);
+        let managed = handover::managed(&settings, &assigned, &self.lanes, worker);
+        let env = worker_env::environment(&settings, &who, passed, self.lanes.port(), notify.as_ref());
         let spec = Spec {
             command: worker_env::command(&settings.program, &self.files.archive, target.release),
             env,
             cwd: settings.cwd.clone(),
-            listen_fds: assigned.fds.len(),
+            listen_fds: passed.len(),
             open_files: open_files_at_start(),
+            filter: handover::filter(settings.handover, &managed),
         };
-        let fds: Vec<_> = assigned.fds.iter().map(|(_, fd)| fd.as_fd()).collect();
+        let fds: Vec<_> = passed.iter().map(|(_, fd)| fd.as_fd()).collect();
         let (stdin, answer) =
             prepare_spawn(&spec, output.as_fd(), &fds).map_err(|error| said("prepare its start", &error))?;
         let spawned = reach
             .link
-            .spawn(&names::child(&self.name, worker), stdin)
+            .spawn(&names::child(&self.name, worker), stdin, managed)
             .map_err(|error| said("start its process", &error))?;
         let exec = Exec::Pending { exit: None };
         let (pid, pidfd) = (spawned.pid, spawned.pidfd);
@@ -194,11 +198,36 @@ impl Shell {
                     hand.not_yet = Some(why);
                 }
             }
-            Finding::Passed => self.step(Event::Passed(worker), reach),
+            Finding::Passed => self.passed(worker, reach),
             Finding::Sick(symptom) => self.step(Event::Sickened(worker, symptom), reach),
             Finding::Extended(by) => self.step(Event::Extended(worker, by), reach),
             Finding::Status(text) => tracing::info!(service = %self.name, %worker, status = text, "worker says"),
         }
+    }
+
+    /// Whoever is ready must serve: a worker that has bound in a way that nobody saw would leave its clients in the queue.
+    fn passed(&mut self, worker: WorkerId, reach: &mut Reach<'_>) {
+        let Some(missing) = self.not_bound(worker) else { return self.step(Event::Passed(worker), reach) };
+        if let Some(hand) = self.workers.get(&worker) {
+            kill(worker, hand);
+        }
+        self.step(Event::SpawnFailed(worker, Symptom::Unhealthy(format!("it is ready, but {missing}"))), reach);
+    }
+
+    /// What is to be said about a worker that must bind for itself and does not have what it should have by that.
+    pub(super) fn not_bound(&self, worker: WorkerId) -> Option<String> {
+        let plan = self.book.posts.get(&worker).and_then(|post| self.book.plans.get(&post.rollout))?;
+        if plan.settings.handover != Handover::Intercept {
+            return None;
+        }
+        let pid = self.workers.get(&worker)?.pid;
+        let mut missing = self.lanes.not_held(worker, &[pid]);
+        if !missing.is_empty() {
+            // Only now: it takes a search through /proc.
+            let pids: Vec<_> = [pid].into_iter().chain(tree::tree(pid)).collect();
+            missing = self.lanes.not_held(worker, &pids);
+        }
+        (!missing.is_empty()).then(|| handover::missing(&missing))
     }
 
     fn exclude(&mut self, worker: WorkerId, reach: &mut Reach<'_>) {
@@ -213,9 +242,9 @@ impl Shell {
     }
 
     fn await_empty(&mut self, worker: WorkerId, reach: &mut Reach<'_>) {
-        if let Some(hand) = self.workers.get(&worker) {
-            self.watch.vigils.empty(&self.name, worker, hand.pid, self.lanes.ports().into(), reach.inbox);
-        }
+        let Some(hand) = self.workers.get(&worker) else { return };
+        let gauges = self.lanes.routes(worker).into_iter().map(|route| route.gauge).collect();
+        self.watch.vigils.empty(&self.name, worker, hand.pid, self.lanes.ports().into(), gauges, reach.inbox);
     }
 
     fn stop_worker(&mut self, worker: WorkerId) {

@@ -119,9 +119,12 @@ impl Shell {
     /// A symptom, with the reason that the last look gave where time alone says little.
     pub(super) fn why_failed(&self, worker: WorkerId, symptom: &Symptom) -> String {
         let said = words::symptom(symptom);
-        let last_look = self.workers.get(&worker).and_then(|hand| hand.not_yet.as_deref());
+        let last_look = || self.workers.get(&worker).and_then(|hand| hand.not_yet.clone());
         match symptom {
-            Symptom::NotReadyInTime(_) => last_look.map_or(said.clone(), |reason| format!("{said}: {reason}")),
+            Symptom::NotReadyInTime(_) => match self.not_bound(worker).or_else(last_look) {
+                Some(reason) => format!("{said}: {reason}"),
+                None => said,
+            },
             Symptom::NotStarted(_)
             | Symptom::DiedStarting(_)
             | Symptom::Died(_)

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::config::human::{Endpoint, LONGEST_SOCKET_PATH};
 use crate::config::problem::{At, Problems};
 use crate::config::raw;
-use crate::config::read::{Count, Field, List, Permissions, Switch, Text, first_at};
-use crate::config::settings::{Address, Listen, Mode};
+use crate::config::read::{self, Count, Field, List, Permissions, Switch, Text, first_at};
+use crate::config::settings::{Address, Alias, Handover, Listen, Mode};
 
 use super::{Surroundings, absolute};
 
@@ -23,6 +23,7 @@ pub(super) struct Taken(Vec<(Address, At)>);
 
 pub(super) fn check(
     field: &Field<List<raw::Listener>>,
+    handover: Handover,
     around: &Surroundings<'_>,
     taken: &mut Taken,
     problems: &mut Problems<'_>,
@@ -42,7 +43,9 @@ pub(super) fn check(
             Some(Text(name)) => name.clone(),
             None => names.default(&address),
         };
-        listen.push(Listen { name, mode: mode(raw, &address, problems), backlog: backlog(raw, problems), address });
+        let alias = alias(raw, &address, handover, around, problems);
+        let (mode, backlog) = (mode(raw, &address, problems), backlog(raw, problems));
+        listen.push(Listen { name, address, mode, backlog, alias });
     }
     listen
 }
@@ -92,6 +95,34 @@ fn mode(raw: &raw::Listener, address: &Address, problems: &mut Problems<'_>) -> 
         problems.add(at, "a Unix socket cannot be steered, only TCP can: write shared, or remove mode");
     }
     raw.mode.value().copied().unwrap_or(if is_tcp { Mode::Steered } else { Mode::Shared })
+}
+
+fn alias(
+    raw: &raw::Listener,
+    address: &Address,
+    handover: Handover,
+    around: &Surroundings<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<Alias> {
+    let (alias, at) = raw.r#as.given()?;
+    if handover == Handover::ListenFds {
+        problems
+            .add(at, "says what the program itself binds, which nobody looks at: write handover: auto, or remove it");
+    }
+    match (alias, address) {
+        (read::Alias::Port(port), Address::Tcp { .. }) => Some(Alias::Port(*port)),
+        (read::Alias::Path(path), Address::Unix { .. } | Address::Abstract { .. }) => {
+            Some(Alias::Path(absolute(path, around)))
+        }
+        (read::Alias::Port(_), _) => {
+            problems.add(at, "a port cannot stand for a Unix socket: write unix:/path");
+            None
+        }
+        (read::Alias::Path(_), _) => {
+            problems.add(at, "a path cannot stand for a TCP port: write the port that the program binds");
+            None
+        }
+    }
 }
 
 fn backlog(raw: &raw::Listener, problems: &mut Problems<'_>) -> u32 {
