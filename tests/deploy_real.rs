@@ -45,12 +45,29 @@ fn python_workers_are_replaced_ten_times() {
     }
 }
 
+/// The old worker goes first: one of the four is missing all the time, and no request.
+fn without_a_surge(name: &'static str, language: Language, readiness: &'static str) {
+    if language.is_here() {
+        let rollout = "rollout: {max_surge: 0, max_unavailable: 1, min_ready: 600ms}";
+        let scene = Scene::start(name, language, &[FOUR, LISTEN, readiness, rollout], mix());
+        let live = scene.deploy_alternating(ROLLOUTS);
+        scene.end(3, live);
+    }
+}
+
 #[test]
-fn without_a_surge_one_worker_is_missing_and_no_request() {
-    let rollout = "rollout: {max_surge: 0, max_unavailable: 1, min_ready: 200ms}";
-    let scene = Scene::start("no surge", Language::Rust, &[FOUR, LISTEN, "readiness: notify", rollout], mix());
-    let live = scene.deploy_alternating(ROLLOUTS);
-    scene.end(3, live);
+fn without_a_surge_one_rust_worker_is_missing_and_no_request() {
+    without_a_surge("rust, no surge", Language::Rust, "readiness: notify");
+}
+
+#[test]
+fn without_a_surge_one_node_worker_is_missing_and_no_request() {
+    without_a_surge("node, no surge", Language::Node, HEALTHZ);
+}
+
+#[test]
+fn without_a_surge_one_python_worker_is_missing_and_no_request() {
+    without_a_surge("python, no surge", Language::Python, HEALTHZ);
 }
 
 #[test]

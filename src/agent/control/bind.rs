@@ -5,8 +5,12 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::sleep;
+
+use crate::sys::clock;
 
 /// The longest path of a socket: `sun_path` less its closing NUL (unix(7)).
 const LONGEST: usize = 107;
@@ -59,7 +63,7 @@ impl Control {
         }
         let parent = path.parent().unwrap_or(Path::new("/"));
         DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(refused("make its directory"))?;
-        let lock = lock(path)?;
+        let lock = lock(path).await?;
         make_way(path).await?;
         let listener = bind_unreachably(parent, path).map_err(refused("bind it"))?;
         let owner = fs::symlink_metadata(path).map_err(refused("look at it"))?.uid();
@@ -74,18 +78,29 @@ impl Drop for Control {
     }
 }
 
-fn lock(path: &Path) -> Result<File, BindError> {
+/// A process that the last holder has just forked holds its lock, too, until it executes its own program (flock(2): the
+/// lock belongs to the open file, not to the process). A second agent holds it for longer.
+const UNTIL_EXECUTED: Duration = Duration::from_millis(500);
+
+async fn lock(path: &Path) -> Result<File, BindError> {
     let refused = |step| move |source| BindError::System { path: path.to_owned(), step, source };
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(beside);
     let file = file.map_err(refused("open its lock file"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(BindError::Answered(path.to_owned())),
-        Err(TryLockError::Error(source)) => Err(refused("lock its lock file")(source)),
+    let too_late = clock::now().after(UNTIL_EXECUTED);
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if clock::now() < too_late => sleep(LOOK_AGAIN).await,
+            Err(TryLockError::WouldBlock) => return Err(BindError::Answered(path.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(refused("lock its lock file")(source)),
+        }
     }
 }
+
+/// Between two looks at the lock: nobody says when it is free without blocking the thread.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Removes a socket file that nobody answers on.
 async fn make_way(path: &Path) -> Result<(), BindError> {
