@@ -233,6 +233,10 @@ impl Shell {
         for name in self.sockets.iter().chain([&names::state(&self.name)]) {
             drop_fd(&self.name, reach, name);
         }
+        // Answered in order: when this is, the keeper has let go of the sockets, and whoever comes next can bind them.
+        if let Err(error) = reach.link.take(&names::state(&self.name)) {
+            warn!(service = %self.name, %error, "the keeper does not say that it has let go of a stopped service");
+        }
     }
 }
 
